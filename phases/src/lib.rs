@@ -1,0 +1,15 @@
+//! The lifecycle's phases, as functions from values to values. A phase does not parse flags, read environment
+//! variables, print, exit or drop privileges; it logs with `tracing` and returns what it found.
+//!
+//! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md>
+
+pub mod analyze;
+pub mod cache;
+pub mod export;
+pub mod labels;
+pub mod rebase;
+pub mod restore;
+pub mod run_image;
+pub mod target;
+
+// detect, generate and build, and what they share with the others.
