@@ -13,3 +13,5 @@ pub mod run_image;
 pub mod target;
 
 // detect, generate and build, and what they share with the others.
+pub mod layers_dir;
+pub mod sbom;
