@@ -10,8 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use buildpack_api::{BuildpackId, LayerTypes, SbomFormat};
-
-use crate::layers_dir::open_regular;
+use nix::fcntl::OFlag;
 
 /// What an SBOM describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,10 +131,17 @@ fn essence(media_type: &str) -> &str {
 /// Copies a regular file, with its mode and missing parents (0777 & umask). What is at `to` is replaced, never
 /// followed.
 pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
-    let Some(mut source) = open_regular(from)? else {
-        bail!("open {}: no such file or directory", from.display());
-    };
-    let mode = source.metadata().with_context(|| format!("stat {}", from.display()))?.permissions().mode();
+    // Without O_NONBLOCK a named pipe would hold us until somebody writes into it.
+    let mut source = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(from)
+        .with_context(|| format!("open {}", from.display()))?;
+    let meta = source.metadata().with_context(|| format!("stat {}", from.display()))?;
+    if !meta.is_file() {
+        bail!("{} is not a regular file", from.display());
+    }
+    let mode = meta.permissions().mode();
     if let Some(parent) = to.parent() {
         fs::create_dir_all(parent).with_context(|| format!("mkdir {}", parent.display()))?;
     }
