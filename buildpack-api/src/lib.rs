@@ -1,0 +1,41 @@
+//! The Buildpack Interface, as types and rules: every file a buildpack or extension reads or writes, every
+//! difference between Buildpack APIs, the build environment, and how `bin/detect`, `bin/generate` and `bin/build`
+//! are called. Nothing here knows platforms, images or the network.
+//!
+//! Spec: <https://github.com/buildpacks/spec/blob/main/buildpack.md>
+
+mod build;
+mod descriptor;
+mod env;
+mod exec_d;
+mod exec_env;
+mod executable;
+mod id;
+mod launch;
+mod layer;
+mod order;
+mod output;
+mod parse;
+mod plan;
+mod sbom;
+mod store;
+mod target;
+mod temp_plan;
+mod version;
+
+pub use build::BuildToml;
+pub use descriptor::{Buildpack, BuildpackKind, Extension, Kind};
+pub use env::{Env, EnvDirDefault};
+pub use exec_d::parse_exec_d_output;
+pub use exec_env::exec_env_applies;
+pub use executable::{Context, DetectOutcome, DetectResult, Module, RunError, build, detect, generate};
+pub use id::{BuildpackId, ProcessType, is_file_name, is_layer_name};
+pub use launch::{BOM_IS_DEPRECATED, BomEntry, Label, Launch, Process, Slice};
+pub use layer::{LayerToml, LayerTypes};
+pub use order::{Order, OrderElement, OrderGroup};
+pub use parse::{MAX_FILE_SIZE, ParseError, io_text, parse_toml, read_bounded, read_toml_bounded};
+pub use plan::{BuildPlan, BuildpackPlan, Require, Sections};
+pub use sbom::{SbomFormat, SbomName};
+pub use store::Store;
+pub use target::{Distro, Target, host_arch};
+pub use version::{ApiError, ApiVersion, BuildpackApi};
