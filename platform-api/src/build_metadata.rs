@@ -1,0 +1,310 @@
+//! `<layers>/config/metadata.toml`: what build hands to export and to the launcher.
+//!
+//! The file is part of the image, so its bytes depend on the build's result alone. Spec: platform.md,
+//! "metadata.toml".
+
+use std::path::PathBuf;
+
+use buildpack_api::{BomEntry, Label, ParseError, Process, ProcessType, Slice};
+use serde::{Deserialize, Serialize};
+
+use crate::{BuildLabel, GroupEntry, LauncherInfo, PlatformApi, group::EntryKeys, parse};
+
+/// Where exported images have the launcher.
+pub const DEFAULT_LAUNCHER_PATH: &str = crate::names::path::LAUNCHER;
+
+/// A process for every execution environment.
+const EVERY_EXEC_ENV: &str = "*";
+
+/// What the build came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BuildMetadata {
+    pub buildpacks: Vec<GroupEntry>,
+    pub extensions: Vec<GroupEntry>,
+    /// Sorted by type; with the buildpack each is from.
+    pub processes: Vec<(Process, String)>,
+    pub slices: Vec<Slice>,
+    pub labels: Vec<Label>,
+    pub default_process: Option<ProcessType>,
+    /// Legacy, Platform API before 0.9: entries with `(id, version)` of their buildpack.
+    pub bom: Vec<(BomEntry, (String, String))>,
+}
+
+impl BuildMetadata {
+    /// Reads every API's shape (`command` as string or array).
+    /// # Errors
+    /// Malformed TOML, or a value of the wrong type.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let keys: FileKeys = parse::from_toml(text)?;
+        Ok(Self {
+            buildpacks: keys.buildpacks.into_iter().map(GroupEntry::from).collect(),
+            extensions: keys.extensions.into_iter().map(GroupEntry::from).collect(),
+            processes: keys.processes.into_iter().map(ProcessKeys::into_process).collect(),
+            slices: keys.slices,
+            labels: keys.labels,
+            default_process: keys.buildpack_default_process_type.map(ProcessType::new),
+            bom: keys.bom.into_iter().map(BomKeys::into_entry).collect(),
+        })
+    }
+
+    /// Same input, same bytes: the file is part of the image.
+    pub fn to_toml(&self, api: PlatformApi) -> String {
+        let bom = if api.bom_out_of_metadata() { Vec::new() } else { bom_keys(&self.bom) };
+        parse::to_toml(&FileKeys {
+            buildpack_default_process_type: self.default_process.as_ref().map(ToString::to_string),
+            bom,
+            buildpacks: self.buildpacks.iter().map(EntryKeys::from).collect(),
+            extensions: self.extensions.iter().map(EntryKeys::from).collect(),
+            labels: self.labels.clone(),
+            processes: self.sorted_processes().into_iter().map(|(p, id)| ProcessKeys::new(p, id, api)).collect(),
+            slices: self.slices.clone(),
+        })
+    }
+
+    /// The value of label `io.buildpacks.build.metadata`.
+    pub fn label(&self, launcher: &LauncherInfo, api: PlatformApi) -> BuildLabel {
+        BuildLabel::new(self, launcher, api)
+    }
+
+    pub(crate) fn sorted_processes(&self) -> Vec<(&Process, &str)> {
+        let mut all: Vec<_> = self.processes.iter().map(|(process, id)| (process, id.as_str())).collect();
+        all.sort_by_key(|(process, _)| &process.r#type);
+        all
+    }
+}
+
+/// A command: a string before Platform API 0.10, an array since.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub(crate) enum Command {
+    Program(String),
+    Words(Vec<String>),
+}
+
+impl Command {
+    /// The command as this API has it, and the arguments. Where it has a program alone, its other words go before the
+    /// arguments, so that none is lost.
+    pub(crate) fn of(process: &Process, api: PlatformApi) -> (Self, Vec<String>) {
+        if api.command_array() {
+            return (Self::Words(process.command.clone()), process.args.clone());
+        }
+        let (program, words) = process.command.split_first().map_or((String::new(), &[][..]), |(p, w)| (p.clone(), w));
+        (Self::Program(program), [words, &process.args].concat())
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct FileKeys {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    buildpack_default_process_type: Option<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    bom: Vec<BomKeys>,
+    #[serde(default)]
+    buildpacks: Vec<EntryKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    extensions: Vec<EntryKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    labels: Vec<Label>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    processes: Vec<ProcessKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    slices: Vec<Slice>,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+struct ProcessKeys {
+    r#type: String,
+    command: Command,
+    #[serde(default)]
+    args: Vec<String>,
+    #[serde(default)]
+    direct: bool,
+    #[serde(default)]
+    buildpack_id: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    working_dir: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exec_env: Vec<String>,
+}
+
+impl ProcessKeys {
+    fn new(process: &Process, buildpack_id: &str, api: PlatformApi) -> Self {
+        let (command, args) = Command::of(process, api);
+        let every = process.exec_env.is_empty() && api.exec_env();
+        Self {
+            r#type: process.r#type.to_string(),
+            command,
+            args,
+            direct: process.direct,
+            buildpack_id: buildpack_id.to_owned(),
+            working_dir: process.working_dir.clone(),
+            exec_env: if every { vec![EVERY_EXEC_ENV.to_owned()] } else { process.exec_env.clone() },
+        }
+    }
+
+    fn into_process(self) -> (Process, String) {
+        let process = Process {
+            r#type: ProcessType::new(self.r#type),
+            command: match self.command {
+                Command::Program(program) => vec![program],
+                Command::Words(words) => words,
+            },
+            args: self.args,
+            direct: self.direct,
+            default: false,
+            working_dir: self.working_dir.filter(|dir| !dir.as_os_str().is_empty()),
+            exec_env: if self.exec_env.iter().any(|env| env == EVERY_EXEC_ENV) { Vec::new() } else { self.exec_env },
+        };
+        (process, self.buildpack_id)
+    }
+}
+
+/// A legacy bill of materials' entry with its owner.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct BomKeys {
+    name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    metadata: Option<toml::Table>,
+    #[serde(default)]
+    buildpack: BomOwner,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct BomOwner {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    version: String,
+}
+
+impl BomKeys {
+    fn into_entry(self) -> (BomEntry, (String, String)) {
+        (BomEntry { name: self.name, metadata: self.metadata }, (self.buildpack.id, self.buildpack.version))
+    }
+}
+
+pub(crate) fn bom_keys(bom: &[(BomEntry, (String, String))]) -> Vec<BomKeys> {
+    let keys = |(entry, (id, version)): &(BomEntry, (String, String))| BomKeys {
+        name: entry.name.clone(),
+        metadata: entry.metadata.clone(),
+        buildpack: BomOwner { id: id.clone(), version: version.clone() },
+    };
+    bom.iter().map(keys).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(id: &str) -> GroupEntry {
+        GroupEntry {
+            id: id.to_owned().try_into().unwrap(),
+            version: "1".into(),
+            api: "0.9".into(),
+            homepage: None,
+            optional: false,
+        }
+    }
+
+    fn process(r#type: &str, command: &[&str], args: &[&str]) -> (Process, String) {
+        let words = |all: &[&str]| all.iter().map(|w| (*w).to_owned()).collect();
+        let process = Process {
+            r#type: ProcessType::new(r#type),
+            command: words(command),
+            args: words(args),
+            direct: true,
+            default: true,
+            working_dir: None,
+            exec_env: Vec::new(),
+        };
+        (process, "some/bp".to_owned())
+    }
+
+    fn metadata() -> BuildMetadata {
+        let mut worker = process("worker", &["work"], &[]);
+        worker.0.working_dir = Some("/w".into());
+        worker.0.exec_env = vec!["test".into()];
+        BuildMetadata {
+            buildpacks: vec![entry("some/bp")],
+            extensions: vec![],
+            processes: vec![worker, process("web", &["serve", "--port"], &["80\n\"x\""])],
+            slices: vec![Slice { paths: vec!["static/*".into()] }],
+            labels: vec![Label { key: "k".into(), value: "v".into() }],
+            default_process: Some(ProcessType::new("web")),
+            bom: vec![(BomEntry { name: "dep".into(), metadata: None }, ("some/bp".into(), "1".into()))],
+        }
+    }
+
+    #[test]
+    fn the_shape_of_each_api() {
+        for api in PlatformApi::ALL {
+            let text = metadata().to_toml(api);
+            let file: toml::Table = toml::from_str(&text).unwrap();
+            let web = &file["processes"][0];
+            assert_eq!(web["type"].as_str(), Some("web"), "sorted by type");
+            assert_eq!(web["direct"].as_bool(), Some(true));
+            assert!(web.get("default").is_none());
+            assert_eq!(web["command"].is_str(), !api.command_array(), "{api}");
+            let args = if api.command_array() { 1 } else { 2 };
+            assert_eq!(web["args"].as_array().unwrap().len(), args, "{api}");
+            assert_eq!(file.contains_key("bom"), !api.bom_out_of_metadata(), "{api}");
+            assert_eq!(web.get("exec-env").is_some(), api.exec_env(), "{api}");
+            assert_eq!(file["processes"][1]["exec-env"][0].as_str(), Some("test"));
+            assert!(!file.contains_key("extensions"));
+            assert_eq!(text, metadata().to_toml(api));
+        }
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        for api in PlatformApi::ALL {
+            let mut expected = metadata();
+            expected.processes.sort_by_key(|(p, _)| p.r#type.clone());
+            for (process, _) in &mut expected.processes {
+                process.default = false;
+                if !api.command_array() {
+                    let words = process.command.split_off(1);
+                    process.args.splice(0..0, words);
+                }
+            }
+            if api.bom_out_of_metadata() {
+                expected.bom.clear();
+            }
+            assert_eq!(BuildMetadata::parse(&expected.to_toml(api)).unwrap(), expected, "{api}");
+        }
+    }
+
+    #[test]
+    fn both_shapes_of_a_command_are_read() {
+        let text = "[[processes]]\ntype='a'\ncommand='run it'\n[[processes]]\ntype='b'\ncommand=['run','it']\nexec-env=['*','x']";
+        let read = BuildMetadata::parse(text).unwrap();
+        assert_eq!(read.processes[0].0.command, ["run it"]);
+        assert_eq!(read.processes[1].0.command, ["run", "it"]);
+        assert!(read.processes[1].0.exec_env.is_empty());
+        assert!(BuildMetadata::parse("[[processes]]\ntype='a'\ncommand=1").is_err());
+        assert_eq!(BuildMetadata::parse("").unwrap(), BuildMetadata::default());
+    }
+
+    #[test]
+    fn the_label_of_each_api() {
+        let launcher = LauncherInfo { version: "1.2".into(), repository: "repo".into(), commit: "abc".into() };
+        let label = |api| serde_json::to_string(&metadata().label(&launcher, api)).unwrap();
+        let new = concat!(
+            r#"{"buildpacks":[{"id":"some/bp","version":"1","api":"0.9"}],"#,
+            r#""launcher":{"version":"1.2","source":{"git":{"repository":"repo","commit":"abc"}}},"processes":["#,
+            r#"{"type":"web","command":["serve","--port"],"args":["80\n\"x\""],"direct":true,"buildpackID":"some/bp"},"#,
+            r#"{"type":"worker","command":["work"],"args":null,"direct":true,"buildpackID":"some/bp","#,
+            r#""working-dir":"/w","exec-env":["test"]}],"buildpack-default-process-type":"web"}"#
+        );
+        assert_eq!(label(PlatformApi::V0_15), new);
+        assert_eq!(label(PlatformApi::V0_10), new);
+        let old = label(PlatformApi::V0_8);
+        let bom = r#"{"bom":[{"name":"dep","metadata":null,"buildpack":{"id":"some/bp","version":"1"}}],"buildpacks""#;
+        assert!(old.starts_with(bom), "{old}");
+        assert!(old.contains(r#""command":"serve","args":["--port","80\n\"x\""]"#), "{old}");
+        assert!(!label(PlatformApi::V0_9).contains("bom"));
+        assert!(label(PlatformApi::V0_9).contains(r#""command":"serve""#));
+    }
+}

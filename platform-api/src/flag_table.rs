@@ -1,0 +1,379 @@
+//! Every flag, once, and which executable has it at which Platform API: data, so that parsing, usage texts and
+//! documentation agree.
+//!
+//! Spec: platform.md, the "Inputs" table of each executable.
+
+use crate::{PlatformApi, names::env, names::path};
+
+/// What a flag's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagKind {
+    /// Any text.
+    Text,
+    /// A file's path, used as given.
+    File,
+    /// A directory's path, made absolute.
+    Dir,
+    /// A directory's path, used as given.
+    PlainDir,
+    /// `true` or `false`; the flag alone means true.
+    Bool,
+    /// A user's or group's number.
+    Id,
+    /// A span of time, e.g. `336h` or `1h30m`.
+    Duration,
+    /// Text; the flag can be repeated.
+    List,
+}
+
+impl FlagKind {
+    /// The word that stands for the value in a usage text; empty where the flag stands alone.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::File => "path",
+            Self::Dir | Self::PlainDir => "directory",
+            Self::Bool => "",
+            Self::Id => "int",
+            Self::Duration => "duration",
+            Self::List => "value",
+        }
+    }
+}
+
+/// One flag.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlagInfo {
+    /// Without a dash.
+    pub name: &'static str,
+    pub kind: FlagKind,
+    /// The variable that stands in for it.
+    pub env: Option<&'static str>,
+    /// The value where neither is given, empty where there is none; `<layers>` stands for the layers directory.
+    pub default: &'static str,
+    /// A sentence without a full stop.
+    pub help: &'static str,
+}
+
+/// The programs that have flags.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executable {
+    Analyzer,
+    Detector,
+    Restorer,
+    Extender,
+    Builder,
+    Exporter,
+    Creator,
+    Rebaser,
+}
+
+impl Executable {
+    pub const ALL: [Self; 8] = [
+        Self::Analyzer,
+        Self::Detector,
+        Self::Restorer,
+        Self::Extender,
+        Self::Builder,
+        Self::Exporter,
+        Self::Creator,
+        Self::Rebaser,
+    ];
+
+    /// The program's file name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Analyzer => "analyzer",
+            Self::Detector => "detector",
+            Self::Restorer => "restorer",
+            Self::Extender => "extender",
+            Self::Builder => "builder",
+            Self::Exporter => "exporter",
+            Self::Creator => "creator",
+            Self::Rebaser => "rebaser",
+        }
+    }
+
+    /// What follows the flags.
+    pub fn arguments(self) -> &'static str {
+        match self {
+            Self::Analyzer | Self::Creator => "<image>",
+            Self::Exporter | Self::Rebaser => "<image> [<image>...]",
+            Self::Detector | Self::Restorer | Self::Extender | Self::Builder => "",
+        }
+    }
+}
+
+/// The flags an executable has at this Platform API, sorted by name.
+pub fn describe(executable: Executable, api: PlatformApi) -> Vec<FlagInfo> {
+    let mut found: Vec<_> = EVERYWHERE
+        .iter()
+        .chain(gates(executable).iter().filter(|(_, has)| has(api)).map(|(name, _)| name))
+        .filter_map(|name| find(name))
+        .collect();
+    found.sort_by_key(|flag| flag.name);
+    found
+}
+
+/// A flag by its name.
+pub(crate) fn find(name: &str) -> Option<FlagInfo> {
+    FLAGS.iter().find(|flag| flag.name == name).copied()
+}
+
+const fn row(
+    name: &'static str,
+    kind: FlagKind,
+    env: &'static str,
+    default: &'static str,
+    help: &'static str,
+) -> FlagInfo {
+    FlagInfo { name, kind, env: if env.is_empty() { None } else { Some(env) }, default, help }
+}
+
+use FlagKind::{Bool, Dir, Duration, File, Id, List, PlainDir, Text};
+
+#[rustfmt::skip]
+static FLAGS: [FlagInfo; 45] = [
+    row("analyzed", File, env::ANALYZED_PATH, "<layers>/analyzed.toml", "analyzed.toml, what is known of previous and run image"),
+    row("app", Dir, env::APP_DIR, path::APP, "the application's source"),
+    row("build-config", Dir, env::BUILD_CONFIG_DIR, path::BUILD_CONFIG, "the operator's settings for buildpacks"),
+    row("build-image", Text, env::BUILD_IMAGE, "", "the build image that extensions will extend"),
+    row("buildpacks", Dir, env::BUILDPACKS_DIR, path::BUILDPACKS, "where buildpacks are"),
+    row("cache-dir", Dir, env::CACHE_DIR, "", "keep cached layers in this directory"),
+    row("cache-image", Text, env::CACHE_IMAGE, "", "keep cached layers in this image; goes before -cache-dir"),
+    row("daemon", Bool, env::USE_DAEMON, "false", "images are in a Docker daemon"),
+    row("extended", PlainDir, env::EXTENDED_DIR, "<layers>/extended", "where extended run images are kept"),
+    row("extensions", Dir, env::EXTENSIONS_DIR, path::EXTENSIONS, "where image extensions are"),
+    row("force", Bool, env::FORCE_REBASE, "false", "rebase even if the result may not work"),
+    row("generated", Dir, env::GENERATED_DIR, "<layers>/generated", "what image extensions generate"),
+    row("gid", Id, env::GROUP_ID, "0", "group to run as; 0: the present one"),
+    row("group", File, env::GROUP_PATH, "<layers>/group.toml", "group.toml, the buildpacks of this build"),
+    row("image", Text, "", "", "old name of -run-image"),
+    row("insecure-registry", List, env::INSECURE_REGISTRIES, "", "a registry that may be spoken to without verified TLS"),
+    row("kaniko-cache-ttl", Duration, env::KANIKO_CACHE_TTL, "336h", "how long cached layers of extended images are used"),
+    row("kind", Text, env::EXTEND_KIND, "build", "the image to extend: build or run"),
+    row("launch-cache", Dir, env::LAUNCH_CACHE_DIR, "", "keep layers of a daemon's images in this directory"),
+    row("launcher", File, "", path::LAUNCHER, "the launcher to put into the image"),
+    row("launcher-sbom", PlainDir, "", path::LIFECYCLE, "where the SBOMs of lifecycle and launcher are"),
+    row("layers", Dir, env::LAYERS_DIR, path::LAYERS, "where layers and the files between phases are"),
+    row("layout", Bool, env::USE_LAYOUT, "false", "images are in OCI layout directories"),
+    row("layout-dir", PlainDir, env::LAYOUT_DIR, "", "where those directories are"),
+    row("log-level", Text, env::LOG_LEVEL, "info", "least severe messages shown: debug, info, warn, error or fatal"),
+    row("no-color", Bool, env::NO_COLOR, "false", "show messages without colour"),
+    row("order", File, env::ORDER_PATH, "<layers>/order.toml", "order.toml, the groups to try; /cnb/order.toml where the default does not exist"),
+    row("parallel", Bool, env::PARALLEL_EXPORT, "false", "export image and cache at the same time"),
+    row("plan", File, env::PLAN_PATH, "<layers>/plan.toml", "plan.toml, what buildpacks provide and require"),
+    row("platform", Dir, env::PLATFORM_DIR, path::PLATFORM, "what the platform gives to buildpacks"),
+    row("previous-image", Text, env::PREVIOUS_IMAGE, "", "the image whose layers may be used again; else <image>"),
+    row("process-type", Text, env::PROCESS_TYPE, "", "the default process of the image"),
+    row("project-metadata", File, env::PROJECT_METADATA_PATH, "<layers>/project-metadata.toml", "project-metadata.toml, where the source is from"),
+    row("report", File, env::REPORT_PATH, "<layers>/report.toml", "report.toml, where the result is told"),
+    row("run", File, env::RUN_PATH, path::RUN, "run.toml, the run images to choose from"),
+    row("run-image", Text, env::RUN_IMAGE, "", "the run image"),
+    row("skip-layers", Bool, env::SKIP_LAYERS, "false", "do not restore layers of previous image and cache"),
+    row("skip-restore", Bool, env::SKIP_RESTORE, "false", "do not restore layers of previous image and cache"),
+    row("stack", File, env::STACK_PATH, path::STACK, "stack.toml, the run image to use"),
+    row("system", File, env::SYSTEM_PATH, path::SYSTEM, "system.toml, buildpacks around every group"),
+    row("tag", List, "", "", "another name to save the image as"),
+    row("uid", Id, env::USER_ID, "0", "user to run as; 0: the present one"),
+    row("version", Bool, "", "false", "show the version and exit"),
+    // Not flags, but values with a variable and a default like theirs.
+    row("(exec-env)", Text, env::EXEC_ENV, "production", "what the build is for"),
+    row("(kaniko)", Dir, "", path::KANIKO, "where base images to extend are"),
+];
+
+const EVERYWHERE: [&str; 3] = ["log-level", "no-color", "version"];
+
+type Gate = (&'static str, fn(PlatformApi) -> bool);
+
+fn always(_: PlatformApi) -> bool {
+    true
+}
+
+fn gates(executable: Executable) -> &'static [Gate] {
+    match executable {
+        Executable::Analyzer => &ANALYZER,
+        Executable::Detector => &DETECTOR,
+        Executable::Restorer => &RESTORER,
+        Executable::Extender => &EXTENDER,
+        Executable::Builder => &BUILDER,
+        Executable::Exporter => &EXPORTER,
+        Executable::Creator => &CREATOR,
+        Executable::Rebaser => &REBASER,
+    }
+}
+
+static ANALYZER: [Gate; 16] = [
+    ("analyzed", always),
+    ("cache-image", always),
+    ("daemon", always),
+    ("gid", always),
+    ("insecure-registry", PlatformApi::insecure_registries),
+    ("launch-cache", PlatformApi::analyzer_skips_layers),
+    ("layers", always),
+    ("layout", PlatformApi::layout),
+    ("layout-dir", PlatformApi::layout),
+    ("previous-image", always),
+    ("run", PlatformApi::run_toml),
+    ("run-image", always),
+    ("skip-layers", PlatformApi::analyzer_skips_layers),
+    ("stack", PlatformApi::stack_toml),
+    ("tag", always),
+    ("uid", always),
+];
+
+static DETECTOR: [Gate; 13] = [
+    ("analyzed", PlatformApi::image_extensions),
+    ("app", always),
+    ("build-config", PlatformApi::build_config),
+    ("buildpacks", always),
+    ("extensions", PlatformApi::image_extensions),
+    ("generated", PlatformApi::image_extensions),
+    ("group", always),
+    ("layers", always),
+    ("order", always),
+    ("plan", always),
+    ("platform", always),
+    ("run", PlatformApi::run_toml),
+    ("system", PlatformApi::system_buildpacks),
+];
+
+static RESTORER: [Gate; 15] = [
+    ("analyzed", always),
+    ("build-image", PlatformApi::image_extensions),
+    ("cache-dir", always),
+    ("cache-image", always),
+    ("daemon", PlatformApi::restorer_daemon),
+    ("generated", PlatformApi::run_image_extension),
+    ("gid", always),
+    ("group", always),
+    ("insecure-registry", PlatformApi::insecure_registries),
+    ("layers", always),
+    ("layout", PlatformApi::layout),
+    ("layout-dir", PlatformApi::layout),
+    ("run", PlatformApi::restorer_resolves_run_image),
+    ("skip-layers", always),
+    ("uid", always),
+];
+
+static EXTENDER: [Gate; 13] = [
+    ("analyzed", always),
+    ("app", always),
+    ("buildpacks", always),
+    ("extended", PlatformApi::run_image_extension),
+    ("generated", always),
+    ("gid", always),
+    ("group", always),
+    ("kaniko-cache-ttl", always),
+    ("kind", PlatformApi::run_image_extension),
+    ("layers", always),
+    ("plan", always),
+    ("platform", always),
+    ("uid", always),
+];
+
+static BUILDER: [Gate; 8] = [
+    ("analyzed", PlatformApi::target_data),
+    ("app", always),
+    ("build-config", PlatformApi::build_config),
+    ("buildpacks", always),
+    ("group", always),
+    ("layers", always),
+    ("plan", always),
+    ("platform", always),
+];
+
+/// `-parallel` belongs to Platform API 0.13, but platforms rely on the reference, which takes it at every one.
+/// `-image` and `-run-image` are read only to be refused with a sentence of their own.
+static EXPORTER: [Gate; 24] = [
+    ("analyzed", always),
+    ("app", always),
+    ("cache-dir", always),
+    ("cache-image", always),
+    ("daemon", always),
+    ("extended", PlatformApi::run_image_extension),
+    ("gid", always),
+    ("group", always),
+    ("image", always),
+    ("insecure-registry", PlatformApi::insecure_registries),
+    ("launch-cache", always),
+    ("launcher", always),
+    ("launcher-sbom", PlatformApi::lifecycle_sboms),
+    ("layers", always),
+    ("layout", PlatformApi::layout),
+    ("layout-dir", PlatformApi::layout),
+    ("parallel", always),
+    ("process-type", always),
+    ("project-metadata", always),
+    ("report", always),
+    ("run", PlatformApi::run_toml),
+    ("run-image", always),
+    ("stack", PlatformApi::stack_toml),
+    ("uid", always),
+];
+
+/// `-stack` is taken at every Platform API, as platforms pass it regardless.
+static CREATOR: [Gate; 28] = [
+    ("app", always),
+    ("build-config", PlatformApi::build_config),
+    ("buildpacks", always),
+    ("cache-dir", always),
+    ("cache-image", always),
+    ("daemon", always),
+    ("gid", always),
+    ("insecure-registry", PlatformApi::insecure_registries),
+    ("launch-cache", always),
+    ("launcher", always),
+    ("launcher-sbom", PlatformApi::lifecycle_sboms),
+    ("layers", always),
+    ("layout", PlatformApi::layout),
+    ("layout-dir", PlatformApi::layout),
+    ("order", always),
+    ("parallel", always),
+    ("platform", always),
+    ("previous-image", always),
+    ("process-type", always),
+    ("project-metadata", always),
+    ("report", always),
+    ("run", PlatformApi::run_toml),
+    ("run-image", always),
+    ("skip-restore", always),
+    ("stack", always),
+    ("system", PlatformApi::system_buildpacks),
+    ("tag", always),
+    ("uid", always),
+];
+
+static REBASER: [Gate; 9] = [
+    ("daemon", always),
+    ("force", PlatformApi::rebase_force),
+    ("gid", always),
+    ("image", always),
+    ("insecure-registry", PlatformApi::insecure_registries),
+    ("previous-image", PlatformApi::rebase_from_previous),
+    ("report", always),
+    ("run-image", always),
+    ("uid", always),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gate_names_a_flag() {
+        for executable in Executable::ALL {
+            for (name, _) in gates(executable) {
+                assert!(find(name).is_some(), "{executable:?} -{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_flag_is_some_executables() {
+        for flag in FLAGS.iter().filter(|flag| !flag.name.starts_with('(') && !EVERYWHERE.contains(&flag.name)) {
+            let owners = Executable::ALL.into_iter().filter(|e| gates(*e).iter().any(|(name, _)| *name == flag.name));
+            assert!(owners.count() > 0, "-{}", flag.name);
+        }
+    }
+}

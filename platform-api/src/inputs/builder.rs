@@ -1,0 +1,54 @@
+//! builder
+
+use std::path::PathBuf;
+
+use super::{LogInputs, common};
+use crate::{Executable, Failure, Flags, Parsed, PlatformApi, values::Line};
+
+/// What `builder` is called with.
+#[derive(Clone, Debug)]
+pub struct BuilderInputs {
+    pub api: PlatformApi,
+    pub log: LogInputs,
+    pub analyzed: PathBuf,
+    pub app: PathBuf,
+    pub build_config: PathBuf,
+    pub dirs: crate::ModuleDirs,
+    pub exec_env: String,
+    pub group: PathBuf,
+    pub layers: PathBuf,
+    pub plan: PathBuf,
+    pub platform: PathBuf,
+    /// The environment the executable was started with.
+    pub inherited: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    /// Sentences for the user, to be logged as warnings.
+    pub warnings: Vec<String>,
+}
+
+impl BuilderInputs {
+    /// Reads flags and environment. Syntax errors and unknown flags are exit code 2, wrong values 3.
+    pub fn from_flags(flags: &Flags, api: PlatformApi) -> Result<Parsed<Self>, Failure> {
+        flags.parse(Executable::Builder, api, |line| {
+            common::no_arguments(line)?;
+            Ok(Self { warnings: common::warnings(line, []), ..Self::read(line) })
+        })
+    }
+
+    pub(super) fn read(line: &Line<'_>) -> Self {
+        Self {
+            api: line.api,
+            log: line.log,
+            analyzed: line.path("analyzed"),
+            app: line.dir_or_default("app"),
+            build_config: line.dir_or_default("build-config"),
+            dirs: common::modules(line),
+            exec_env: common::exec_env(line),
+            group: line.path("group"),
+            layers: line.layers.clone(),
+            plan: line.path("plan"),
+            platform: line.dir_or_default("platform"),
+            inherited: common::inherited(line),
+            warnings: Vec::new(),
+        }
+    }
+}
