@@ -12,13 +12,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use buildpack_api::{BuildpackId, LayerToml, ParseError, Store, read_toml_bounded};
+use buildpack_api::{BuildpackId, LayerToml, ParseError, Store, is_layer_name, read_toml_bounded};
 use platform_api::{Group, file::FileError};
 
 use crate::sbom::SbomFile;
-
-/// File names (without `.toml`) that are not layers'.
-const RESERVED: [&str; 3] = ["build", "launch", "store"];
 
 /// The layers directories of a group.
 #[derive(Debug)]
@@ -87,16 +84,20 @@ impl BuildpackDir {
         let mut layers: BTreeMap<String, String> = BTreeMap::new();
         for (name, kind) in list(&dir.path)? {
             if kind.is_dir() {
-                if !name.ends_with(".ignore") {
+                if !name.ends_with(".ignore") && is_layer_name(&name) {
                     layers.insert(format!("{name}.toml"), name);
                 }
             } else if let Some(layer) = name.strip_suffix(".toml") {
-                layers.insert(name.clone(), layer.to_owned());
+                if is_layer_name(layer) {
+                    layers.insert(name.clone(), layer.to_owned());
+                } else if !matches!(layer, "build" | "launch" | "store") {
+                    let path = dir.path.join(&name);
+                    return Err(FileError(format!("{}: '{layer}' cannot be the name of a layer", path.display())));
+                }
             } else if let Some(sbom) = SbomFile::from_name(&dir.path, &name) {
                 dir.sboms.push(sbom);
             }
         }
-        layers.retain(|_, layer| !RESERVED.contains(&layer.as_str()));
         for layer in layers.into_values() {
             dir.layers.push(LayerDir::read(&dir.path, layer)?);
         }
@@ -114,9 +115,6 @@ impl LayerDir {
     fn read(dir: &Path, name: String) -> Result<Self, FileError> {
         let path = dir.join(&name);
         let toml_path = dir.join(format!("{name}.toml"));
-        if name.is_empty() || name == "." || name == ".." {
-            return Err(FileError(format!("{}: '{name}' cannot be the name of a layer", toml_path.display())));
-        }
         let sha = read_toml_bounded(&dir.join(format!("{name}.sha"))).map_err(|e| FileError(e.to_string()))?;
         Ok(Self {
             has_contents: path.is_dir(),

@@ -13,5 +13,7 @@ pub mod run_image;
 pub mod target;
 
 // detect, generate and build, and what they share with the others.
+pub mod detect;
 pub mod layers_dir;
+pub mod os_release;
 pub mod sbom;
