@@ -95,7 +95,7 @@ impl Env {
             let dir = layer.join(dir);
             match fs::metadata(&dir) {
                 Ok(metadata) if metadata.is_dir() => {
-                    self.prepend(OsStr::new(variable), dir.as_os_str(), OsStr::new(":"))
+                    self.prepend(OsStr::new(variable), dir.as_os_str(), OsStr::new(":"));
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -183,18 +183,22 @@ impl Env {
         self.get(name).unwrap_or_default()
     }
 
+    /// A variable's value; `None` where it is not set.
     pub fn get(&self, name: impl AsRef<OsStr>) -> Option<&OsStr> {
         self.0.get(name.as_ref()).map(OsString::as_os_str)
     }
 
+    /// Sets a variable, whatever it was.
     pub fn set(&mut self, name: impl Into<OsString>, value: impl Into<OsString>) {
         self.0.insert(name.into(), value.into());
     }
 
+    /// Unsets a variable.
     pub fn remove(&mut self, name: impl AsRef<OsStr>) {
         self.0.remove(name.as_ref());
     }
 
+    /// Names and values, in byte order of the names.
     pub fn iter(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
         self.0.iter().map(|(k, v)| (k.as_os_str(), v.as_os_str()))
     }
@@ -310,7 +314,9 @@ mod tests {
         let layer = |name: &str, dirs: &[&str]| {
             let layer = layers.path().join(name);
             fs::create_dir(&layer).unwrap();
-            dirs.iter().for_each(|dir| fs::create_dir(layer.join(dir)).unwrap());
+            for dir in dirs {
+                fs::create_dir(layer.join(dir)).unwrap();
+            }
             layer
         };
         let first = layer("a", &["bin", "lib", "include", "pkgconfig", "env"]);

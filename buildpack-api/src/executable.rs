@@ -16,7 +16,9 @@ use crate::{
 /// What every call needs to know of the build.
 #[derive(Clone, Debug)]
 pub struct Context {
+    /// The app directory: the working directory of every call.
     pub app: PathBuf,
+    /// The platform directory; the user's variables are in its `env`.
     pub platform: PathBuf,
     /// The operator's directory; its `env` is applied.
     pub build_config: Option<PathBuf>,

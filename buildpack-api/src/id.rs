@@ -116,6 +116,12 @@ impl fmt::Display for ProcessType {
 mod tests {
     use super::*;
 
+    #[derive(Debug, serde::Deserialize)]
+    struct File {
+        #[serde(rename = "id")]
+        _id: BuildpackId,
+    }
+
     #[test]
     fn ids_become_file_names() {
         for (id, escaped) in [
@@ -137,11 +143,6 @@ mod tests {
     fn ids_that_lead_elsewhere_are_refused() {
         for id in ["", ".", "..", "a\0b", "a\nb", "\u{7f}", "app", "config", "generated", "sbom"] {
             assert!(BuildpackId::try_from(id.to_owned()).is_err(), "{id:?}");
-        }
-        #[derive(Debug, serde::Deserialize)]
-        struct File {
-            #[serde(rename = "id")]
-            _id: BuildpackId,
         }
         let error = crate::parse_toml::<File>("\nid = 'sbom'").unwrap_err().to_string();
         assert_eq!(error, "toml: line 2: buildpack ID 'sbom' is reserved");

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     io::{self, Read},
     os::fd::AsFd,
     process::{Command, ExitStatus, Stdio},
@@ -23,29 +24,29 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Runs a program to its end with no input and with stdout and stderr in one pipe.
 /// # Errors
-/// It could not be started. No output is lost by that, for there is none.
+/// It could not be started, or not be read from.
 pub(crate) fn run_captured(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
     let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
     let for_stderr = for_stdout.try_clone()?;
+    let (exited, exit_signal) = pipe2(OFlag::O_CLOEXEC)?;
     let mut child = command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr).spawn()?;
     // It holds our ends for writing: while they are open the pipe has no end.
     drop(command);
 
-    let (exited, exit_signal) = pipe2(OFlag::O_CLOEXEC)?;
     std::thread::scope(|scope| {
-        let waiting = scope.spawn(move || {
+        let waiting = std::thread::Builder::new().spawn_scoped(scope, move || {
             let status = child.wait();
             drop(exit_signal);
             status
-        });
-        let kept = read_until_exit(&std::fs::File::from(output), &std::fs::File::from(exited));
-        let status = waiting.join().map_err(|_| io::Error::other("waiting failed"))??;
+        })?;
+        let kept = read_until_exit(&File::from(output), &File::from(exited));
+        let status = waiting.join().map_err(|_| io::Error::other("waiting for it failed"))??;
         Ok((status, kept?.into_bytes()))
     })
 }
 
 /// Reads `output` to its end, or for [`GRACE`] after `exited` was closed.
-fn read_until_exit(mut output: &std::fs::File, exited: &std::fs::File) -> io::Result<Kept> {
+fn read_until_exit(mut output: &File, exited: &File) -> io::Result<Kept> {
     let mut kept = Kept::default();
     let mut buffer = vec![0; 64 * 1024];
     let mut deadline: Option<Instant> = None;
@@ -147,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let fifo = dir.path().join("fifo");
         nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let keep = std::fs::File::options().read(true).write(true).open(&fifo).unwrap();
+        let keep = File::options().read(true).write(true).open(&fifo).unwrap();
         let (status, output) = sh(&format!("(read x <'{}'; echo late) & echo main", fifo.display()));
         assert_eq!((status.code(), output.as_str()), (Some(0), "main\n"));
         drop(keep);

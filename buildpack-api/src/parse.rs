@@ -27,7 +27,7 @@ pub fn parse_toml<T: DeserializeOwned>(text: &str) -> Result<T, ParseError> {
         match error.span() {
             Some(span) => {
                 let before = text.as_bytes().get(..span.start).unwrap_or(text.as_bytes());
-                let line = 1 + before.iter().filter(|b| **b == b'\n').count();
+                let line = 1 + before.split(|b| *b == b'\n').skip(1).count();
                 ParseError(format!("toml: line {line}: {what}"))
             }
             None => ParseError(format!("toml: {what}")),
@@ -88,6 +88,12 @@ pub fn io_text(error: &io::Error) -> String {
 mod tests {
     use super::*;
 
+    #[derive(Debug, serde::Deserialize)]
+    struct Typed {
+        #[serde(rename = "n")]
+        _n: u8,
+    }
+
     #[test]
     fn errors_name_the_line() {
         for (text, begin) in [
@@ -99,11 +105,6 @@ mod tests {
             let error = parse_toml::<toml::Table>(text).unwrap_err().to_string();
             assert!(error.starts_with(begin), "{error}");
             assert!(!error.contains('\n'), "{error}");
-        }
-        #[derive(Debug, serde::Deserialize)]
-        struct Typed {
-            #[serde(rename = "n")]
-            _n: u8,
         }
         let error = parse_toml::<Typed>("\n\nn = 'x'").unwrap_err().to_string();
         assert!(error.starts_with("toml: line 3: "), "{error}");

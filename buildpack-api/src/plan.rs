@@ -124,6 +124,11 @@ pub(crate) fn print_toml(value: &impl serde::Serialize) -> String {
 mod tests {
     use super::*;
 
+    #[derive(serde::Deserialize)]
+    struct Read {
+        entries: Vec<Require>,
+    }
+
     fn require(name: &str, metadata: Option<&str>) -> Require {
         Require { name: name.to_owned(), metadata: metadata.map(|text| text.parse().unwrap()) }
     }
@@ -193,10 +198,6 @@ build = true",
         let metadata = "date = 2020-01-02T03:04:05Z\nfloat = 1.0\nint = 1\nnested = { a = [ { b = 'c' } ] }";
         let plan =
             BuildpackPlan { entries: vec![require("a", Some(metadata)), require("b", None), require("c", Some(""))] };
-        #[derive(serde::Deserialize)]
-        struct Read {
-            entries: Vec<Require>,
-        }
         let read: Read = parse_toml(&plan.to_toml()).unwrap();
         assert_eq!(read.entries, plan.entries);
         assert!(plan.to_toml().starts_with("[[entries]]\nname = \"a\"\n"), "{}", plan.to_toml());

@@ -9,6 +9,7 @@ pub enum SbomFormat {
 }
 
 impl SbomFormat {
+    /// All formats of the spec.
     pub const ALL: [Self; 3] = [Self::CycloneDx, Self::Spdx, Self::Syft];
 
     /// `cdx.json`, `spdx.json`, `syft.json`

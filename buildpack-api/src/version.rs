@@ -191,15 +191,14 @@ mod tests {
 
     #[test]
     fn every_difference_begins_where_the_spec_has_it() {
-        let table: [(&str, fn(BuildpackApi) -> bool, &str); 6] = [
-            ("dirs_in_env", BuildpackApi::dirs_in_env, "0.8"),
+        for (name, is_on, since) in [
+            ("dirs_in_env", BuildpackApi::dirs_in_env as fn(BuildpackApi) -> bool, "0.8"),
             ("working_dir", BuildpackApi::working_dir, "0.8"),
             ("command_array", BuildpackApi::command_array, "0.9"),
             ("default_args_replaced", BuildpackApi::default_args_replaced, "0.9"),
             ("targets", BuildpackApi::targets, "0.10"),
             ("exec_env", BuildpackApi::exec_env, "0.12"),
-        ];
-        for (name, is_on, since) in table {
+        ] {
             let first = BuildpackApi::ALL.into_iter().find(|api| is_on(*api)).map(|api| api.to_string());
             assert_eq!(first.as_deref(), Some(since), "{name}");
         }
