@@ -1,0 +1,439 @@
+//! Which scheme a registry speaks, how it wants us to authenticate, and its tokens.
+
+use std::{
+    net::IpAddr,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ureq::http::{Method, StatusCode, Uri, header};
+
+use super::{
+    Shared,
+    http::{Answer, Attempt, Body, Failure, Patience, Request, encode, resolve, shown},
+    lock,
+    proxy::bare_host,
+    retry,
+};
+use crate::{Error, keychain::Credentials};
+
+/// A token whose life ends sooner than this is not used any more.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The life of a token where the server does not say it (distribution spec, token authentication).
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const MAX_TOKEN_ANSWER: u64 = 1 << 20;
+const MAX_REDIRECTS: usize = 10;
+
+/// What one repository is wanted for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Scope {
+    pub(super) repository: String,
+    pub(super) push: bool,
+    pub(super) delete: bool,
+}
+
+impl Scope {
+    fn covers(&self, other: &Scope) -> bool {
+        self.repository == other.repository && self.push >= other.push && self.delete >= other.delete
+    }
+    fn text(&self) -> String {
+        let actions = match self {
+            Self { delete: true, .. } => "push,pull,delete",
+            Self { push: true, .. } => "push,pull",
+            _ => "pull",
+        };
+        format!("repository:{}:{actions}", self.repository)
+    }
+}
+
+/// What the registry asks of its clients.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Challenge {
+    None,
+    Basic,
+    Bearer { realm: String, service: Option<String> },
+}
+
+/// What the ping found out.
+#[derive(Clone, Debug)]
+pub(super) struct Endpoint {
+    pub(super) scheme: &'static str,
+    pub(super) challenge: Challenge,
+}
+
+/// A bearer token and what it is good for.
+pub(super) struct Token {
+    scopes: Vec<Scope>,
+    text: Arc<str>,
+    until: Instant,
+}
+
+/// The `Authorization` header of a request.
+pub(super) struct Authorization {
+    pub(super) header: Option<Arc<str>>,
+    /// It was used before, so a 401 may only mean that it is too old.
+    pub(super) reused: bool,
+}
+
+/// One registry of one run.
+pub(super) struct Host {
+    pub(super) name: String,
+    pub(super) insecure: bool,
+    endpoint: std::sync::Mutex<Option<Endpoint>>,
+    tokens: std::sync::Mutex<Vec<Token>>,
+}
+
+impl Host {
+    pub(super) fn new(name: &str, insecure: bool) -> Self {
+        Self { name: name.to_string(), insecure, endpoint: None.into(), tokens: Vec::new().into() }
+    }
+
+    fn is_local(&self) -> bool {
+        self.insecure || is_local(&self.name)
+    }
+
+    /// Pings once; whoever else asks meanwhile waits for the answer.
+    pub(super) fn endpoint(&self, shared: &Shared) -> Attempt<Endpoint> {
+        let mut known = lock(&self.endpoint);
+        if let Some(endpoint) = &*known {
+            return Ok(endpoint.clone());
+        }
+        let endpoint = retry(&shared.settings, || self.ping(shared))?;
+        *known = Some(endpoint.clone());
+        Ok(endpoint)
+    }
+
+    fn ping(&self, shared: &Shared) -> Attempt<Endpoint> {
+        let first = match self.ping_by(shared, "https") {
+            Ok(endpoint) => return Ok(endpoint),
+            Err(failure) => failure,
+        };
+        if !self.is_local() {
+            return Err(first);
+        }
+        self.ping_by(shared, "http").map_err(|second| {
+            let error = Error::Remote(format!("{}; {}", first.error, second.error));
+            Box::new(Failure { error, temporary: first.temporary || second.temporary, ..*second })
+        })
+    }
+
+    fn ping_by(&self, shared: &Shared, scheme: &'static str) -> Attempt<Endpoint> {
+        let url = parse(&format!("{scheme}://{}/v2/", self.name))?;
+        // A plain HTTP server may wait for the end of what it takes for a request line.
+        let patience = if scheme == "https" && self.is_local() { Patience::Short } else { Patience::Normal };
+        let request = Request { method: Method::GET, url: &url, insecure: self.insecure, headers: &[], patience };
+        let answer = shared.http.run(&shared.settings, &request, Body::None)?;
+        let challenge = match answer.status {
+            StatusCode::OK | StatusCode::FORBIDDEN => Challenge::None,
+            StatusCode::UNAUTHORIZED => challenge_of(&answer).unwrap_or(Challenge::None),
+            _ => return Err(answer.into_failure()),
+        };
+        answer.finish();
+        tracing::debug!("{scheme}://{}: {}", self.name, challenge.name());
+        Ok(Endpoint { scheme, challenge })
+    }
+
+    /// The header for a request to this registry.
+    pub(super) fn authorization(&self, shared: &Shared, scopes: &[Scope]) -> Attempt<Authorization> {
+        let endpoint = self.endpoint(shared)?;
+        let name = scopes.first().map_or(self.name.clone(), |s| format!("{}/{}", self.name, s.repository));
+        let credentials = shared.keychain.credentials(&name).map_err(Failure::lasting)?;
+        let once = |text: String| Authorization { header: Some(text.into()), reused: false };
+        match (&endpoint.challenge, &credentials) {
+            (_, Credentials::Bearer(token)) => Ok(once(format!("Bearer {token}"))),
+            (Challenge::Basic, Credentials::Basic { username, password }) => Ok(once(basic(username, password))),
+            (Challenge::Bearer { realm, service }, _) => {
+                let mut tokens = lock(&self.tokens);
+                tokens.retain(|t| t.until > Instant::now());
+                let fits = |t: &&Token| scopes.iter().all(|s| t.scopes.iter().any(|have| have.covers(s)));
+                if let Some(token) = tokens.iter().find(fits) {
+                    return Ok(Authorization { header: Some(token.text.clone()), reused: true });
+                }
+                let token = self.fetch_token(shared, realm, service.as_deref(), scopes, &credentials)?;
+                let header = Some(token.text.clone());
+                tokens.push(token);
+                Ok(Authorization { header, reused: false })
+            }
+            _ => Ok(Authorization { header: None, reused: false }),
+        }
+    }
+
+    /// After a 401: drops the token that did not serve, and learns what is asked for now. Whether another attempt can
+    /// come out differently.
+    pub(super) fn refused(&self, answer: &Answer, used: &Authorization) -> bool {
+        lock(&self.tokens).retain(|t| Some(&t.text) != used.header.as_ref());
+        let Some(challenge) = challenge_of(answer) else { return false };
+        let mut known = lock(&self.endpoint);
+        let Some(endpoint) = known.as_mut() else { return false };
+        let news = endpoint.challenge != challenge;
+        endpoint.challenge = challenge;
+        news || used.reused
+    }
+
+    fn fetch_token(
+        &self,
+        shared: &Shared,
+        realm: &str,
+        service: Option<&str>,
+        scopes: &[Scope],
+        credentials: &Credentials,
+    ) -> Attempt<Token> {
+        let realm = parse(realm)?;
+        self.check_target(&realm, "the token server")?;
+        let scope_texts: Vec<String> = scopes.iter().map(Scope::text).collect();
+        let mut query: Vec<String> = service.iter().map(|s| format!("service={}", encode(s))).collect();
+        let mut answer = if let Credentials::Identity(identity) = credentials {
+            query.push(format!("scope={}", encode(&scope_texts.join(" "))));
+            query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
+            let form = query.join("&");
+            self.ask_token(shared, Method::POST, realm, None, Body::Bytes(form.as_bytes()))?
+        } else {
+            query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
+            let joint = if realm.query().is_some() { '&' } else { '?' };
+            let url = parse(&format!("{realm}{joint}{}", query.join("&")))?;
+            let header = match credentials {
+                Credentials::Basic { username, password } => Some(basic(username, password)),
+                _ => None,
+            };
+            retry(&shared.settings, || self.ask_token(shared, Method::GET, url.clone(), header.as_deref(), Body::None))?
+        };
+        let bytes = answer.read_all(MAX_TOKEN_ANSWER, "the token")?;
+        let broken = || {
+            Failure::lasting(Error::Remote(format!("{} {}: no token in the answer", answer.method, shown(&answer.url))))
+        };
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
+        let text = ["token", "access_token"].iter().find_map(|k| json.get(k)?.as_str().filter(|t| !t.is_empty()));
+        let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
+        let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
+        // A life shorter than the margin still serves once.
+        let until = Instant::now() + life.saturating_sub(MARGIN);
+        Ok(Token { scopes: scopes.to_vec(), text, until })
+    }
+
+    fn ask_token(
+        &self,
+        shared: &Shared,
+        method: Method,
+        mut url: Uri,
+        header: Option<&str>,
+        body: Body<'_>,
+    ) -> Attempt<Answer> {
+        let origin = url.authority().cloned();
+        let bytes = if let Body::Bytes(bytes) = body { Some(bytes) } else { None };
+        for _ in 0..MAX_REDIRECTS {
+            let mut headers = vec![("accept", "application/json")];
+            if bytes.is_some() {
+                headers.push(("content-type", "application/x-www-form-urlencoded"));
+            }
+            if let Some(header) = header.filter(|_| url.authority() == origin.as_ref()) {
+                headers.push(("authorization", header));
+            }
+            let request = Request {
+                method: method.clone(),
+                url: &url,
+                insecure: self.insecure,
+                headers: &headers,
+                patience: Patience::Normal,
+            };
+            let answer = shared.http.run(&shared.settings, &request, bytes.map_or(Body::None, Body::Bytes))?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            match answer.location().filter(|_| answer.status.is_redirection() && bytes.is_none()) {
+                Some(next) => {
+                    self.check_target(&next, "the token server")?;
+                    url = next;
+                }
+                None => return Err(answer.into_failure()),
+            }
+        }
+        Err(Failure::lasting(Error::Remote(format!("{method} {}: too many redirects", shown(&url)))))
+    }
+
+    /// Refuses places a registry of the internet has no business to send us to: the network we are in, and its
+    /// metadata services; and plain HTTP, where the registry itself is reached by TLS only.
+    pub(super) fn check_target(&self, url: &Uri, what: &str) -> Attempt<()> {
+        if url.authority().is_some_and(|a| a.as_str() == self.name) || self.is_local() && !is_link_local(url) {
+            return Ok(());
+        }
+        let refuse = |why: &str| {
+            let text = format!("registry {} names {} as {what}, {why}", self.name, shown(url));
+            Err(Failure::lasting(Error::Remote(text)))
+        };
+        if !self.is_local() && url.scheme_str() != Some("https") {
+            return refuse("which is not reached by https");
+        }
+        if bare_host(url).parse::<IpAddr>().is_ok_and(is_private) {
+            return refuse("a private address");
+        }
+        Ok(())
+    }
+}
+
+impl Challenge {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::None => "no authentication asked for",
+            Self::Basic => "basic authentication",
+            Self::Bearer { .. } => "authentication by tokens",
+        }
+    }
+}
+
+fn basic(username: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+}
+
+pub(super) fn parse(url: &str) -> Attempt<Uri> {
+    let parsed: Result<Uri, _> = url.parse();
+    match parsed {
+        Ok(uri) if resolve(&uri, "/").is_some() => Ok(uri),
+        _ => Err(Failure::lasting(Error::Remote(format!("{url}: not a URL")))),
+    }
+}
+
+/// The first challenge of an answer that we can meet.
+fn challenge_of(answer: &Answer) -> Option<Challenge> {
+    let texts = answer.headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
+    let challenges: Vec<Challenge> = texts.filter_map(parse_challenge).collect();
+    challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. })).or(challenges.first()).cloned()
+}
+
+/// `Bearer realm="https://auth.example/token",service="registry.example"` or `Basic realm="…"`.
+fn parse_challenge(text: &str) -> Option<Challenge> {
+    let (scheme, mut rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let (mut realm, mut service) = (None, None);
+    while let Some((key, after)) = rest.split_once('=') {
+        let (value, next) = match after.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => after.split_once(',').unwrap_or((after, "")),
+        };
+        match key.trim_matches([' ', ',']).to_lowercase().as_str() {
+            "realm" => realm = Some(value.to_string()),
+            "service" => service = Some(value.to_string()),
+            _ => {}
+        }
+        rest = next;
+    }
+    Some(Challenge::Bearer { realm: realm?, service })
+}
+
+/// Hosts that may be spoken to by plain HTTP without being asked to: this machine and private networks.
+pub(super) fn is_local(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => registry.split(':').next().unwrap_or_default(),
+    };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback(),
+        Err(_) => {
+            let host = host.to_lowercase();
+            host == "localhost" || host.ends_with(".localhost") || host.ends_with(".local")
+        }
+    }
+}
+
+fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_private(IpAddr::V4(ip)),
+            None => {
+                ip.is_loopback()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unique_local()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+            }
+        },
+    }
+}
+
+fn is_link_local(url: &Uri) -> bool {
+    match bare_host(url).parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_private_networks() {
+        for (registry, local) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("registry.localhost:5000", true),
+            ("registry.local", true),
+            ("127.0.0.1:5000", true),
+            ("127.8.9.1", true),
+            ("[::1]:5000", true),
+            ("10.1.2.3:5000", true),
+            ("172.16.0.1", true),
+            ("172.32.0.1", false),
+            ("192.168.7.7:5000", true),
+            ("8.8.8.8:5000", false),
+            ("index.docker.io", false),
+            ("localhost.example.com", false),
+            ("local", false),
+        ] {
+            assert_eq!(is_local(registry), local, "{registry}");
+        }
+    }
+
+    #[test]
+    fn challenges() {
+        let bearer = |realm: &str, service: Option<&str>| {
+            Some(Challenge::Bearer { realm: realm.into(), service: service.map(Into::into) })
+        };
+        for (text, expected) in [
+            ("Basic realm=\"x\"", Some(Challenge::Basic)),
+            ("basic", Some(Challenge::Basic)),
+            ("Bearer realm=\"https://a/t\",service=\"s\"", bearer("https://a/t", Some("s"))),
+            (
+                "bearer service=\"s\", scope=\"repository:a:pull,push\", Realm=\"https://a/t?x=1\"",
+                bearer("https://a/t?x=1", Some("s")),
+            ),
+            ("Bearer realm=https://a/t,service=s", bearer("https://a/t", Some("s"))),
+            ("Bearer service=\"s\"", None),
+            ("Negotiate", None),
+        ] {
+            assert_eq!(parse_challenge(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn where_a_registry_may_send_us() {
+        for (registry, insecure, target, allowed) in [
+            ("registry.example", false, "https://auth.example/token", true),
+            ("registry.example", false, "http://auth.example/token", false),
+            ("registry.example", true, "http://auth.example/token", true),
+            ("registry.example", false, "https://10.0.0.1/token", false),
+            ("registry.example", false, "https://127.0.0.1:8080/token", false),
+            ("registry.example", false, "https://[::ffff:10.0.0.1]/token", false),
+            ("registry.example", false, "https://[fd00::1]/token", false),
+            ("registry.example", true, "http://169.254.169.254/latest", false),
+            ("127.0.0.1:5000", false, "http://127.0.0.1:5001/token", true),
+            ("127.0.0.1:5000", false, "http://169.254.169.254/latest", false),
+            ("10.0.0.1:5000", false, "https://10.0.0.1:5000/token", true),
+            ("93.184.0.1", false, "https://93.184.0.1/token", true),
+        ] {
+            let url = target.parse().unwrap();
+            assert_eq!(Host::new(registry, insecure).check_target(&url, "x").is_ok(), allowed, "{registry} {target}");
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! One HTTP request and its answer: connections, time limits, and what an error says. No retries and no
+//! authentication here.
+
+use std::{
+    collections::HashMap,
+    io::{self, Read},
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use ureq::{
+    Agent, Proxy, SendBody,
+    http::{self, HeaderMap, Method, StatusCode, Uri, header},
+    tls::{Certificate, RootCerts, TlsConfig},
+};
+
+use super::{Settings, lock, proxy::bare_host, trust};
+use crate::Error;
+
+/// No registry answers with more than this where it says what went wrong.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// The connections of one run.
+pub(super) struct Http {
+    agents: Mutex<HashMap<AgentKey, Agent>>,
+    authorities: OnceLock<Vec<Certificate<'static>>>,
+}
+
+/// Connections with the same key are made, and may be used, in the same way.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct AgentKey {
+    https: bool,
+    insecure: bool,
+    proxy: Option<String>,
+    authority: Option<String>,
+}
+
+/// What to send.
+pub(super) enum Body<'a> {
+    None,
+    Bytes(&'a [u8]),
+    /// Without a length it goes out in chunks.
+    Stream {
+        content: &'a mut dyn Read,
+        length: Option<u64>,
+    },
+}
+
+/// How long to wait for the answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    Normal,
+    /// Looking whether there is TLS at all.
+    Short,
+    /// A registry may check and move a whole blob before it answers.
+    Long,
+}
+
+/// One request.
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) url: &'a Uri,
+    pub(super) insecure: bool,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) patience: Patience,
+}
+
+/// An answer of whatever status.
+pub(super) struct Answer {
+    pub(super) method: Method,
+    pub(super) url: Uri,
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: ureq::BodyReader<'static>,
+}
+
+/// Why an attempt failed, and whether another one makes sense.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) temporary: bool,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) status: Option<StatusCode>,
+    /// The registry's own codes, such as `BLOB_UNKNOWN`.
+    pub(super) codes: Vec<String>,
+}
+
+pub(super) type Attempt<T> = Result<T, Box<Failure>>;
+
+impl Failure {
+    pub(super) fn lasting(error: Error) -> Box<Self> {
+        Box::new(Self { error, temporary: false, retry_after: None, status: None, codes: Vec::new() })
+    }
+
+    pub(super) fn temporary(error: Error) -> Box<Self> {
+        Box::new(Self { temporary: true, ..*Self::lasting(error) })
+    }
+
+    pub(super) fn is(&self, status: StatusCode) -> bool {
+        self.status == Some(status)
+    }
+}
+
+impl From<Box<Failure>> for Error {
+    fn from(failure: Box<Failure>) -> Self {
+        failure.error
+    }
+}
+
+impl Http {
+    pub(super) fn new() -> Self {
+        Self { agents: Mutex::default(), authorities: OnceLock::new() }
+    }
+
+    /// Sends one request and waits for the head of its answer; redirects are answers too.
+    pub(super) fn run(&self, settings: &Settings, request: &Request<'_>, body: Body<'_>) -> Attempt<Answer> {
+        let Request { method, url, .. } = request;
+        let agent = self.agent(settings, request)?;
+        let mut builder = http::Request::builder().method(method).uri(*url);
+        for (name, value) in request.headers {
+            builder = builder.header(*name, *value);
+        }
+        let mut bytes: &[u8] = &[];
+        let mut source = Source { content: None, error: None };
+        let length = match body {
+            // A POST, PUT or PATCH without content still has to say so.
+            Body::None => matches!(*method, Method::POST | Method::PUT | Method::PATCH).then_some(0),
+            Body::Bytes(content) => {
+                bytes = content;
+                Some(content.len() as u64)
+            }
+            Body::Stream { content, length } => {
+                source.content = Some(content);
+                length
+            }
+        };
+        let streamed = source.content.is_some();
+        if let Some(length) = length {
+            builder = builder.header(header::CONTENT_LENGTH, length);
+        }
+        let answer = if streamed {
+            deliver(&agent, settings, request.patience, builder, SendBody::from_reader(&mut source))
+        } else if length.is_some() {
+            deliver(&agent, settings, request.patience, builder, SendBody::from_reader(&mut bytes))
+        } else {
+            deliver(&agent, settings, request.patience, builder, ())
+        };
+        if let Some(error) = source.error {
+            return Err(Failure::lasting(content_error(error)));
+        }
+        let answer = answer.map_err(|e| transport_failure(settings, request, &e))?;
+        let (head, body) = answer.into_parts();
+        Ok(Answer {
+            method: method.clone(),
+            url: (*url).clone(),
+            status: head.status,
+            headers: head.headers,
+            body: body.into_reader(),
+        })
+    }
+
+    fn agent(&self, settings: &Settings, request: &Request<'_>) -> Attempt<Agent> {
+        let url = request.url;
+        let https = url.scheme_str() == Some("https");
+        let authority = url.authority().map(ToString::to_string).unwrap_or_default();
+        let own = if https && !request.insecure { trust::authorities_of(&authority) } else { Vec::new() };
+        let key = AgentKey {
+            https,
+            insecure: request.insecure,
+            proxy: settings.proxies.for_url(url),
+            authority: (!own.is_empty()).then_some(authority),
+        };
+        if let Some(agent) = lock(&self.agents).get(&key) {
+            return Ok(agent.clone());
+        }
+        let proxy = match &key.proxy {
+            Some(proxy) => Some(Proxy::new(proxy).map_err(|_| {
+                let text = format!("{} {}: the proxy's URL is not one", request.method, shown(url));
+                Failure::lasting(Error::Remote(text))
+            })?),
+            None => None,
+        };
+        let mut roots = own;
+        // Reading the authorities takes some milliseconds: not where they are not looked at.
+        if https && !request.insecure {
+            roots.extend(self.authorities.get_or_init(trust::authorities).iter().cloned());
+        }
+        let tls = TlsConfig::builder()
+            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .disable_verification(request.insecure)
+            .root_certs(RootCerts::Specific(Arc::new(roots)))
+            .build();
+        let agent: Agent = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .proxy(proxy)
+            .tls_config(tls)
+            .user_agent(settings.user_agent.clone())
+            .timeout_connect(Some(settings.connect_timeout))
+            .timeout_per_read(Some(settings.idle_timeout))
+            .timeout_per_write(Some(settings.idle_timeout))
+            .max_idle_connections_per_host(16)
+            .max_idle_connections(32)
+            .build()
+            .into();
+        Ok(lock(&self.agents).entry(key).or_insert(agent).clone())
+    }
+}
+
+fn deliver(
+    agent: &Agent,
+    settings: &Settings,
+    patience: Patience,
+    builder: http::request::Builder,
+    body: impl ureq::AsSendBody,
+) -> Result<http::Response<ureq::Body>, ureq::Error> {
+    let config = agent.configure_request(builder.body(body)?);
+    let config = match patience {
+        Patience::Normal => config,
+        Patience::Short => config.timeout_per_call(Some(settings.probe_timeout)),
+        Patience::Long => config.timeout_per_read(Some(settings.commit_timeout)),
+    };
+    agent.run(config.build())
+}
+
+/// Content that remembers that it was the one that failed.
+struct Source<'a> {
+    content: Option<&'a mut dyn Read>,
+    error: Option<io::Error>,
+}
+
+impl Read for Source<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some(content) = self.content.as_mut() else { return Ok(0) };
+        content.read(buffer).inspect_err(|e| {
+            self.error = Some(io::Error::new(e.kind(), e.to_string()));
+        })
+    }
+}
+
+/// An error of the content itself, told apart from errors of the network.
+pub(super) fn content_error(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
+        Err(error) => Error::Io(error.to_string()),
+    }
+}
+
+/// The URL as errors show it. A query may hold signatures, so it stays away.
+pub(super) fn shown(url: &Uri) -> String {
+    let authority = url.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{authority}{}", url.scheme_str().unwrap_or_default(), url.path())
+}
+
+fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Box<Failure> {
+    let text = match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => {
+            format!("no connection within {:?}", settings.connect_timeout)
+        }
+        ureq::Error::Timeout(_) => {
+            let limit = match request.patience {
+                Patience::Normal => settings.idle_timeout,
+                Patience::Short => settings.probe_timeout,
+                Patience::Long => settings.commit_timeout,
+            };
+            format!("nothing was received or could be sent for {limit:?}")
+        }
+        ureq::Error::Io(e) => io_text(request, e),
+        other => other.to_string(),
+    };
+    let temporary = match error {
+        ureq::Error::Timeout(_) => true,
+        ureq::Error::Io(e) => is_temporary(e),
+        _ => false,
+    };
+    let error = Error::Remote(format!("{} {}: {text}", request.method, shown(request.url)));
+    if temporary { Failure::temporary(error) } else { Failure::lasting(error) }
+}
+
+fn io_text(request: &Request<'_>, error: &io::Error) -> String {
+    let text = error.to_string();
+    if text.contains("UnknownIssuer") {
+        let host = bare_host(request.url);
+        return format!(
+            "{text}: the authority that signed the certificate of {host} is not trusted; give its certificate by \
+             SSL_CERT_FILE or SSL_CERT_DIR"
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection was closed before the answer was complete".to_string(),
+        _ => text,
+    }
+}
+
+/// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the
+/// caller knows.
+pub(super) fn is_temporary(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | Interrupted
+            | NotConnected
+            | TimedOut
+            | UnexpectedEof
+            | WouldBlock
+    ) || error.to_string().contains("Temporary failure in name resolution")
+}
+
+impl Answer {
+    pub(super) fn header(&self, name: header::HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    /// `Location`, made absolute.
+    pub(super) fn location(&self) -> Option<Uri> {
+        resolve(&self.url, self.header(header::LOCATION)?)
+    }
+
+    /// All of a small body. `what` names it where it is too big.
+    pub(super) fn read_all(&mut self, limit: u64, what: &str) -> Attempt<Vec<u8>> {
+        let mut bytes = Vec::new();
+        (&mut self.body).take(limit + 1).read_to_end(&mut bytes).map_err(|e| {
+            let error = Error::Remote(format!("{} {}: {e}", self.method, shown(&self.url)));
+            Failure::temporary(error)
+        })?;
+        if bytes.len() as u64 > limit {
+            let text = format!("{} {}: {what} is larger than {limit} bytes", self.method, shown(&self.url));
+            return Err(Failure::lasting(Error::Corrupt(text)));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads what is left of a short body, so that the connection serves again.
+    pub(super) fn finish(mut self) {
+        let _ = io::copy(&mut (&mut self.body).take(MAX_ERROR_BODY), &mut io::sink());
+    }
+
+    /// What this answer says went wrong.
+    pub(super) fn into_failure(mut self) -> Box<Failure> {
+        let body = self.read_all(MAX_ERROR_BODY, "the error").unwrap_or_default();
+        let (codes, message) = read_error(&body);
+        let status = self.status;
+        let mut text = format!("{} {}: {status}", self.method, shown(&self.url));
+        if !message.is_empty() {
+            text = format!("{text}: {message}");
+        }
+        let error = match status.as_u16() {
+            401 | 403 => Error::Unauthorized(text),
+            404 => Error::NotFound(text),
+            _ => Error::Remote(text),
+        };
+        Box::new(Failure {
+            error,
+            temporary: matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
+            retry_after: self.header(header::RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
+            status: Some(status),
+            codes,
+        })
+    }
+}
+
+/// The codes and the text of a registry's error body (or of a token server's).
+fn read_error(body: &[u8]) -> (Vec<String>, String) {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
+        let text = String::from_utf8_lossy(body);
+        let line = text.lines().next().unwrap_or_default().trim();
+        let useful = !line.starts_with('<') && line.len() <= 200 && !line.chars().any(char::is_control);
+        return (Vec::new(), if useful { line.to_string() } else { String::new() });
+    };
+    let text = |value: &serde_json::Value, key: &str| {
+        let clean = |s: &str| s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        value.get(key).and_then(|v| v.as_str()).map(clean).filter(|s| !s.is_empty())
+    };
+    let Some(errors) = json.get("errors").and_then(|e| e.as_array()) else {
+        let message = ["error_description", "details", "message", "error"].iter().find_map(|key| text(&json, key));
+        return (Vec::new(), message.unwrap_or_default());
+    };
+    let codes = errors.iter().filter_map(|e| text(e, "code")).collect();
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|e| [text(e, "code"), text(e, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .collect();
+    (codes, lines.join("; "))
+}
+
+/// A reference of a URL (RFC 3986, as far as registries use it) against the URL it came from.
+pub(super) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
+    let scheme = base.scheme_str()?;
+    let authority = base.authority()?;
+    let absolute = if location.contains("://") && !location.starts_with('/') {
+        location.to_string()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", base.path())
+    } else {
+        let directory = base.path().rsplit_once('/').map_or("", |(d, _)| d);
+        format!("{scheme}://{authority}{directory}/{location}")
+    };
+    let url: Uri = absolute.parse().ok()?;
+    (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
+}
+
+/// The URL with one more parameter in its query.
+pub(super) fn with_query(url: &Uri, name: &str, value: &str) -> Option<Uri> {
+    let text = url.to_string();
+    let joint = if url.query().is_some() { '&' } else { '?' };
+    format!("{text}{joint}{name}={}", encode(value)).parse().ok()
+}
+
+/// Percent-encoding of a query's value.
+pub(super) fn encode(value: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:,".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

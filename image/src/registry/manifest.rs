@@ -1,0 +1,130 @@
+//! Manifests and indexes: what is read of them, and how an image comes out.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::{Blob, BlobSource, Config, Digest, Error, Image, ImageId, Layer, Reference, Result};
+
+pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+/// All that is understood.
+pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
+    application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, \
+    application/vnd.docker.distribution.manifest.list.v2+json";
+
+/// A manifest or index as it was read, its digest checked.
+#[derive(Clone, Debug)]
+pub(super) struct Document {
+    pub(super) media_type: String,
+    pub(super) bytes: std::sync::Arc<[u8]>,
+    pub(super) digest: Digest,
+}
+
+/// The parts of an index and of a manifest that matter here.
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct Manifest {
+    media_type: Option<String>,
+    pub(super) config: Option<Descriptor>,
+    pub(super) layers: Option<Vec<Descriptor>>,
+    manifests: Option<Vec<Descriptor>>,
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+#[derive(Deserialize, Clone)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Descriptor {
+    #[serde(default)]
+    media_type: String,
+    pub(super) digest: Digest,
+    pub(super) size: u64,
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize, Clone, Default)]
+#[serde(default)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+impl Document {
+    /// `content_type` is the header's; the document's own word counts more.
+    pub(super) fn parse(&self, name: &str) -> Result<Manifest> {
+        serde_json::from_slice(&self.bytes)
+            .map_err(|e| Error::Corrupt(format!("manifest {} of {name}: {e}", self.digest)))
+    }
+}
+
+impl Manifest {
+    pub(super) fn is_index(&self, document: &Document) -> bool {
+        let media_type = self.media_type(document);
+        media_type == OCI_INDEX
+            || media_type == DOCKER_LIST
+            || self.manifests.is_some() && self.config.is_none() && self.layers.is_none()
+    }
+
+    fn media_type<'a>(&'a self, document: &'a Document) -> &'a str {
+        self.media_type.as_deref().unwrap_or(&document.media_type)
+    }
+
+    /// The entries of an index to look into, the fitting platform's image first, then nested indexes. An entry without
+    /// a platform is taken for linux/amd64.
+    pub(super) fn candidates(&self, architecture: &str) -> Vec<Descriptor> {
+        let entries = self.manifests.as_deref().unwrap_or_default();
+        let nested = |d: &&Descriptor| d.media_type == OCI_INDEX || d.media_type == DOCKER_LIST;
+        let fits = |d: &&Descriptor| match &d.platform {
+            Some(p) => p.os == "linux" && p.architecture == architecture,
+            None => architecture == "amd64",
+        };
+        let images = entries.iter().filter(|d| !nested(d) && fits(d)).take(1);
+        images.chain(entries.iter().filter(nested)).cloned().collect()
+    }
+
+    /// The image this manifest and its config make.
+    pub(super) fn into_image(self, document: &Document, name: &Reference, config: &[u8]) -> Result<Image> {
+        let corrupt = |why: String| Error::Corrupt(format!("image {name}: {why}"));
+        let docker = match self.media_type(document) {
+            DOCKER_MANIFEST => true,
+            OCI_MANIFEST | "" | "application/json" => false,
+            other => return Err(corrupt(format!("manifests of media type {other} are not supported"))),
+        };
+        let config = Config::parse(config).map_err(|e| corrupt(format!("config: {e}")))?;
+        let blobs = self.layers.unwrap_or_default();
+        if blobs.len() != config.diff_ids.len() {
+            let counts = format!("{} layers in the manifest, {} in the config", blobs.len(), config.diff_ids.len());
+            return Err(corrupt(counts));
+        }
+        let layer = |(diff_id, d): (&Digest, Descriptor)| Layer {
+            diff_id: diff_id.clone(),
+            blob: Some(Blob {
+                digest: d.digest,
+                size: d.size,
+                media_type: d.media_type,
+                source: BlobSource::Registry(name.clone()),
+            }),
+            recipe: None,
+        };
+        let layers = config.diff_ids.iter().zip(blobs).map(layer).collect();
+        let id = ImageId::Registry {
+            reference: name.with_digest(&document.digest),
+            manifest_size: document.bytes.len() as u64,
+        };
+        Ok(Image { config, layers, docker, annotations: self.annotations.unwrap_or_default(), id: Some(id) })
+    }
+}
+
+/// The architecture of this machine, in Go's word.
+pub(super) fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        other => other,
+    }
+}

@@ -1,0 +1,179 @@
+//! One repository of one registry: requests with authentication, redirects and retries.
+
+use std::sync::Arc;
+
+use ureq::http::{Method, StatusCode, Uri};
+
+use super::{
+    Shared,
+    auth::{Host, Scope, parse},
+    http::{Answer, Attempt, Body, Failure, Patience, Request, shown},
+    lock, retry,
+};
+use crate::{Digest, Error, Reference};
+
+const MAX_REDIRECTS: usize = 10;
+
+/// A repository, and with it its registry's shared state.
+#[derive(Clone)]
+pub(super) struct Repository {
+    pub(super) shared: Arc<Shared>,
+    pub(super) host: Arc<Host>,
+    /// Without the registry.
+    pub(super) name: String,
+}
+
+/// One request to the repository's registry.
+pub(super) struct Call<'a> {
+    pub(super) method: Method,
+    pub(super) url: Uri,
+    pub(super) headers: &'a [(&'a str, &'a str)],
+    pub(super) scopes: &'a [Scope],
+    pub(super) patience: Patience,
+}
+
+impl Repository {
+    pub(super) fn new(shared: &Arc<Shared>, reference: &Reference) -> Self {
+        let insecure = shared.is_insecure(reference);
+        let host = lock(&shared.hosts)
+            .entry((reference.registry.clone(), insecure))
+            .or_insert_with(|| Arc::new(Host::new(&reference.registry, insecure)))
+            .clone();
+        Self { shared: shared.clone(), host, name: reference.repository.clone() }
+    }
+
+    /// `registry/repository`
+    pub(super) fn context(&self) -> String {
+        format!("{}/{}", self.host.name, self.name)
+    }
+
+    pub(super) fn pull(&self) -> Scope {
+        Scope { repository: self.name.clone(), push: false, delete: false }
+    }
+
+    pub(super) fn push(&self) -> Scope {
+        Scope { repository: self.name.clone(), push: true, delete: false }
+    }
+
+    /// The URL of something of this repository, e.g. `blobs/uploads/`.
+    pub(super) fn url(&self, tail: &str) -> Attempt<Uri> {
+        let scheme = self.host.endpoint(&self.shared)?.scheme;
+        parse(&format!("{scheme}://{}/v2/{}/{tail}", self.host.name, self.name))
+    }
+
+    pub(super) fn blob_url(&self, digest: &Digest) -> Attempt<Uri> {
+        self.url(&format!("blobs/{digest}"))
+    }
+
+    /// Sends the request as often as it takes. A redirect is an answer of GET and HEAD.
+    pub(super) fn call(&self, call: &Call<'_>, body: &[u8]) -> Attempt<Answer> {
+        retry(&self.shared.settings, || self.call_once(call, &mut Body::Bytes(body)))
+    }
+
+    /// One attempt, and another one where only the token was too old.
+    pub(super) fn call_once(&self, call: &Call<'_>, body: &mut Body<'_>) -> Attempt<Answer> {
+        for first in [true, false] {
+            // Credentials are for the registry, not for where it sends us: those places have signatures in their URLs.
+            let ours = call.url.authority().is_some_and(|a| a.as_str() == self.host.name);
+            let authorization = if ours { Some(self.host.authorization(&self.shared, call.scopes)?) } else { None };
+            let header = authorization.as_ref().and_then(|a| a.header.clone());
+            let mut headers = call.headers.to_vec();
+            if let Some(header) = &header {
+                headers.push(("authorization", header));
+            }
+            let (part, streamed) = match body {
+                Body::None => (Body::None, false),
+                Body::Bytes(bytes) if bytes.is_empty() => (Body::None, false),
+                Body::Bytes(bytes) => (Body::Bytes(bytes), false),
+                Body::Stream { content, length } => (Body::Stream { content: &mut **content, length: *length }, true),
+            };
+            let request = Request {
+                method: call.method.clone(),
+                url: &call.url,
+                insecure: self.host.insecure,
+                headers: &headers,
+                patience: call.patience,
+            };
+            // The registry answered before: a refused connection is a restart.
+            let answer = self.shared.http.run(&self.shared.settings, &request, part).map_err(|mut failure| {
+                failure.temporary |= failure.error.to_string().contains("refused");
+                failure
+            })?;
+            let may_lead_on = matches!(call.method, Method::GET | Method::HEAD);
+            if answer.status.is_success() || answer.status.is_redirection() && may_lead_on {
+                return Ok(answer);
+            }
+            let again = answer.status == StatusCode::UNAUTHORIZED
+                && authorization.is_some_and(|used| self.host.refused(&answer, &used));
+            let mut failure = answer.into_failure();
+            if !again || !first {
+                return Err(failure);
+            }
+            if streamed {
+                // Only whoever makes the content can start it anew.
+                failure.temporary = true;
+                return Err(failure);
+            }
+            tracing::debug!("{}; asking for a new token", failure.error);
+        }
+        let text = format!("{} {}: refused twice", call.method, shown(&call.url));
+        Err(Failure::lasting(Error::Unauthorized(text)))
+    }
+
+    /// GET or HEAD, redirects followed; the credentials stay with the registry.
+    pub(super) fn get(&self, call: &Call<'_>) -> Attempt<Answer> {
+        retry(&self.shared.settings, || self.get_once(call))
+    }
+
+    pub(super) fn get_once(&self, call: &Call<'_>) -> Attempt<Answer> {
+        let mut next = Call { method: call.method.clone(), url: call.url.clone(), ..*call };
+        for _ in 0..MAX_REDIRECTS {
+            let answer = self.call_once(&next, &mut Body::None)?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            let Some(url) = answer.location() else { return Err(answer.into_failure()) };
+            if next.url.scheme_str() == Some("https") && url.scheme_str() != Some("https") && !self.host.insecure {
+                let text = format!("{} {}: redirected to plain http", next.method, shown(&next.url));
+                return Err(Failure::lasting(Error::Remote(text)));
+            }
+            answer.finish();
+            next.url = url;
+        }
+        let text = format!("{} {}: too many redirects", call.method, shown(&call.url));
+        Err(Failure::lasting(Error::Remote(text)))
+    }
+
+    /// Whether the repository has the blob.
+    pub(super) fn has_blob(&self, digest: &Digest) -> Attempt<bool> {
+        if lock(&self.shared.blobs).contains(&(self.context(), digest.clone())) {
+            return Ok(true);
+        }
+        let call = Call {
+            method: Method::HEAD,
+            url: self.blob_url(digest)?,
+            headers: &[],
+            scopes: &[self.pull()],
+            patience: Patience::Normal,
+        };
+        match self.call(&call, &[]) {
+            // A redirect leads to the blob's storage: it is there, no need to go and look.
+            Ok(_) => {
+                self.remember_blob(digest);
+                Ok(true)
+            }
+            Err(failure) if failure.is(StatusCode::NOT_FOUND) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    pub(super) fn remember_blob(&self, digest: &Digest) {
+        lock(&self.shared.blobs).insert((self.context(), digest.clone()));
+    }
+
+    /// Forgets which blobs the repository was seen to have.
+    pub(super) fn forget_blobs(&self) {
+        let context = self.context();
+        lock(&self.shared.blobs).retain(|(c, _)| *c != context);
+    }
+}

@@ -1,0 +1,278 @@
+//! Blobs on their way out.
+
+use std::io::{self, Read};
+
+use ureq::http::{Method, StatusCode, Uri, header};
+
+use super::{
+    StreamedBlob,
+    auth::Scope,
+    download::{BlobReader, CheckedFile},
+    http::{Attempt, Body, Failure, Patience, content_error, with_query},
+    repository::{Call, Repository},
+    retry,
+};
+use crate::{Blob, BlobSource, Digest, Error, Result};
+
+/// Content up to this size is held in memory: its digest is known before anything is sent, so that what the registry
+/// has already is not sent, and what it has not goes in one request less.
+const SMALL: u64 = 1 << 20;
+
+const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
+
+/// How an upload began.
+enum Started {
+    /// The registry took the blob from another repository of its own.
+    Mounted,
+    Session(Uri),
+}
+
+/// An upload that broke off, and how far it came.
+struct Partial {
+    session: Uri,
+    offset: u64,
+}
+
+impl Repository {
+    /// Uploads content of unknown digest and size.
+    pub(super) fn upload_stream(
+        &self,
+        open: &mut dyn FnMut() -> Result<Box<dyn StreamedBlob>>,
+    ) -> Attempt<(Digest, u64)> {
+        let mut partial = None;
+        let mut seen: Option<Digest> = None;
+        retry(&self.shared.settings, || {
+            let mut blob = open().map_err(Failure::lasting)?;
+            let mut start = Vec::new();
+            (&mut blob).take(SMALL).read_to_end(&mut start).map_err(|e| Failure::lasting(content_error(e)))?;
+            let (digest, size) = if (start.len() as u64) < SMALL {
+                let (digest, size) = blob.finish().map_err(Failure::lasting)?;
+                self.upload_bytes(&digest, &start)?;
+                (digest, size)
+            } else {
+                self.stream(&start, blob.as_mut(), &mut partial)?
+            };
+            // Content that changes from one attempt to the next would be an image that was never built.
+            if let Some(before) = seen.replace(digest.clone()).filter(|before| *before != digest) {
+                let text =
+                    format!("content for {}: it changed between two attempts: {before}, {digest}", self.context());
+                return Err(Failure::lasting(Error::Corrupt(text)));
+            }
+            self.remember_blob(&digest);
+            Ok((digest, size))
+        })
+    }
+
+    fn stream(
+        &self,
+        start: &[u8],
+        blob: &mut dyn StreamedBlob,
+        partial: &mut Option<Partial>,
+    ) -> Attempt<(Digest, u64)> {
+        let (session, offset) = match partial.take() {
+            Some(partial) => (partial.session, partial.offset),
+            None => match self.start(&[self.push()], None)? {
+                Started::Session(session) => (session, 0),
+                Started::Mounted => {
+                    let text = format!("{}: an upload was answered as a mount", self.context());
+                    return Err(Failure::lasting(Error::Remote(text)));
+                }
+            },
+        };
+        let mut content = start.chain(&mut *blob);
+        let skipped = io::copy(&mut (&mut content).take(offset), &mut io::sink());
+        if skipped.map_err(|e| Failure::lasting(content_error(e)))? < offset {
+            let text = format!("{}: the registry claims to have more of the blob than there is", self.context());
+            return Err(Failure::temporary(Error::Remote(text)));
+        }
+        let call = Call {
+            method: Method::PATCH,
+            url: session.clone(),
+            headers: &[OCTETS],
+            scopes: &[self.push()],
+            patience: Patience::Long,
+        };
+        let answer = match self.call_once(&call, &mut Body::Stream { content: &mut content, length: None }) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                // A resumed upload that fails is not resumed again.
+                if failure.temporary && offset == 0 {
+                    *partial = self.progress(session);
+                }
+                return Err(self.restartable(failure, offset));
+            }
+        };
+        let session = answer.location().unwrap_or(session);
+        answer.finish();
+        let (digest, size) = blob.finish().map_err(Failure::lasting)?;
+        self.commit(&session, &digest).map_err(|failure| self.restartable(failure, offset))?;
+        Ok((digest, size))
+    }
+
+    /// What went wrong with a resumed upload may go right from the start; so may an upload the registry lost.
+    fn restartable(&self, mut failure: Box<Failure>, offset: u64) -> Box<Failure> {
+        let lost = ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"].iter().any(|c| failure.codes.iter().any(|f| f == c));
+        failure.temporary |= offset > 0 && failure.status.is_some() || lost;
+        failure
+    }
+
+    /// How far the registry says the upload came; `None` where it says nothing, or nothing arrived.
+    fn progress(&self, session: Uri) -> Option<Partial> {
+        let call = Call {
+            method: Method::GET,
+            url: session.clone(),
+            headers: &[],
+            scopes: &[self.push()],
+            patience: Patience::Normal,
+        };
+        let answer = self.call_once(&call, &mut Body::None).ok()?;
+        let range = answer.header(header::RANGE)?;
+        let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.parse().ok()?;
+        let session = answer.location().unwrap_or(session);
+        (last > 0).then_some(Partial { session, offset: last + 1 })
+    }
+
+    /// Uploads small content, unless it is there.
+    pub(super) fn upload_bytes(&self, digest: &Digest, bytes: &[u8]) -> Attempt<()> {
+        if self.has_blob(digest)? {
+            return Ok(());
+        }
+        retry(&self.shared.settings, || {
+            if let Started::Session(session) = self.start(&[self.push()], None)? {
+                self.put(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| self.restartable(f, 0))?;
+            }
+            Ok(())
+        })?;
+        self.remember_blob(digest);
+        Ok(())
+    }
+
+    /// Makes the repository have the blob.
+    pub(super) fn ensure_blob(&self, blob: &Blob) -> Attempt<()> {
+        if self.has_blob(&blob.digest)? {
+            return Ok(());
+        }
+        let (source, mut session) = match &blob.source {
+            BlobSource::Layout(_) => (None, None),
+            BlobSource::Registry(reference) => {
+                let source = Self::new(&self.shared, reference);
+                let mut session = None;
+                if source.host.name == self.host.name {
+                    if source.name == self.name {
+                        let text = format!("blob {} of {}: it is not there any more", blob.digest, self.context());
+                        return Err(Failure::lasting(Error::NotFound(text)));
+                    }
+                    match self.mount(&blob.digest, &source) {
+                        Some(Started::Mounted) => {
+                            self.remember_blob(&blob.digest);
+                            return Ok(());
+                        }
+                        Some(Started::Session(started)) => session = Some(started),
+                        None => {}
+                    }
+                }
+                (Some(source), session)
+            }
+        };
+        retry(&self.shared.settings, || {
+            let session = match session.take() {
+                Some(session) => session,
+                None => match self.start(&[self.push()], None)? {
+                    Started::Session(session) => session,
+                    Started::Mounted => return Ok(()),
+                },
+            };
+            self.copy(&session, blob, source.as_ref()).map_err(|f| self.restartable(f, 0))
+        })?;
+        self.remember_blob(&blob.digest);
+        Ok(())
+    }
+
+    /// Asks for the blob of another repository. `None` where the registry will not have it that way.
+    fn mount(&self, digest: &Digest, source: &Repository) -> Option<Started> {
+        let from = [("mount", digest.as_str()), ("from", source.name.as_str())];
+        let started = retry(&self.shared.settings, || self.start(&[self.push(), source.pull()], Some(from)));
+        started.inspect_err(|f| tracing::debug!("mounting {digest} from {}: {}", source.context(), f.error)).ok()
+    }
+
+    /// Streams a blob of known size and digest from where it is.
+    fn copy(&self, session: &Uri, blob: &Blob, source: Option<&Repository>) -> Attempt<()> {
+        let (mut content, size): (Box<dyn Read + Send>, u64) = match (&blob.source, source) {
+            (BlobSource::Layout(dir), _) => {
+                let path = dir.join("blobs").join("sha256").join(blob.digest.hex());
+                let file = CheckedFile::open(&path, &blob.digest).map_err(Failure::lasting)?;
+                let size = file.size;
+                (Box::new(file), size)
+            }
+            (BlobSource::Registry(_), Some(source)) => (Box::new(BlobReader::open(source, blob)?), blob.size),
+            (BlobSource::Registry(reference), None) => {
+                (Box::new(BlobReader::open(&Self::new(&self.shared, reference), blob)?), blob.size)
+            }
+        };
+        self.put(session, &blob.digest, &mut Body::Stream { content: &mut content, length: Some(size) })
+    }
+
+    /// Begins an upload, or asks for a mount.
+    fn start(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
+        let mut url = self.url("blobs/uploads/")?;
+        for (name, value) in mount.into_iter().flatten() {
+            url = with_query(&url, name, value).unwrap_or(url);
+        }
+        let call = Call { method: Method::POST, url, headers: &[], scopes, patience: Patience::Normal };
+        let answer = self.call_once(&call, &mut Body::None)?;
+        if answer.status == StatusCode::CREATED {
+            answer.finish();
+            return Ok(Started::Mounted);
+        }
+        let Some(session) = answer.location() else {
+            let text = format!("POST to {}: no place to upload to in the answer ({})", self.context(), answer.status);
+            return Err(Failure::lasting(Error::Remote(text)));
+        };
+        self.host.check_target(&session, "the place to upload to")?;
+        answer.finish();
+        Ok(Started::Session(session))
+    }
+
+    /// Sends the whole blob and finishes the upload.
+    fn put(&self, session: &Uri, digest: &Digest, body: &mut Body<'_>) -> Attempt<()> {
+        let url = with_query(session, "digest", digest.as_str()).unwrap_or_else(|| session.clone());
+        let call =
+            Call { method: Method::PUT, url, headers: &[OCTETS], scopes: &[self.push()], patience: Patience::Long };
+        self.call_once(&call, body)?.finish();
+        Ok(())
+    }
+
+    /// Finishes a streamed upload. An answer that got lost does not cost the upload: the blob may well be there.
+    fn commit(&self, session: &Uri, digest: &Digest) -> Attempt<()> {
+        let mut first = true;
+        retry(&self.shared.settings, || match self.put(session, digest, &mut Body::None) {
+            Err(failure) if !first && self.has_blob(digest).unwrap_or(false) => {
+                tracing::debug!("{}; but the blob is there", failure.error);
+                Ok(())
+            }
+            result => {
+                first = false;
+                result
+            }
+        })
+    }
+
+    /// Starts an upload and cancels it.
+    pub(super) fn ensure_writable(&self) -> Attempt<()> {
+        let started = retry(&self.shared.settings, || self.start(&[self.push()], None))?;
+        if let Started::Session(session) = started {
+            let call = Call {
+                method: Method::DELETE,
+                url: session,
+                headers: &[],
+                scopes: &[self.push()],
+                patience: Patience::Normal,
+            };
+            // Registries drop forgotten uploads themselves.
+            if let Err(failure) = self.call_once(&call, &mut Body::None) {
+                tracing::debug!("{}", failure.error);
+            }
+        }
+        Ok(())
+    }
+}
