@@ -1,0 +1,301 @@
+//! Unpacking a layer tar onto the file system, safely: nothing is written outside `root`, and below `within` no symlink
+//! is followed, whoever made it. Directories are reached by file descriptors, so that nothing swapped in meanwhile
+//! leads elsewhere. Owners and times are not restored: the files belong to who runs this, as of now.
+
+use std::{
+    collections::HashMap,
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Component, Path, PathBuf},
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{AtFlags, OFlag, openat},
+    sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat},
+    unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat},
+};
+use tar::{Archive, Entry, EntryType};
+
+use crate::{Error, Result};
+
+const ALL: Mode = Mode::from_bits_truncate(0o777);
+
+/// Unpacks below `root` (`/` in production); names in the tar may be absolute or relative. `within`: absolute paths as
+/// the tar has them; only entries under these directories (or their parents) may be written; anything else is an error.
+/// Parents that exist are left alone. The tar is read to its very end, so that what counts or hashes it sees it whole.
+///
+/// # Errors
+/// Naming the entry: one that lies elsewhere, leads through a symlink, is a device or fifo, or cannot be written.
+pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> {
+    let mut target = Target::new(root, within)?;
+    let mut archive = Archive::new(&mut *tar);
+    for (index, entry) in archive.entries().map_err(corrupt)?.enumerate() {
+        let entry = entry.map_err(corrupt)?;
+        // Whoever reads an error should not have to guess; a name is data, so it is quoted.
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        target.put(entry).map_err(|e| Error::Io(format!("extract entry {index} {name:?}: {e}")))?;
+    }
+    target.finish()?;
+    io::copy(tar, &mut io::sink()).map_err(corrupt)?;
+    Ok(())
+}
+
+fn corrupt(error: io::Error) -> Error {
+    Error::Corrupt(format!("read layer tar: {error}"))
+}
+
+/// Where entries go, and the directories on the way to the last one, open.
+struct Target<'a> {
+    root: &'a Path,
+    within: Vec<PathBuf>,
+    /// The directory of `within` the open path starts at.
+    base: Option<usize>,
+    /// Open directories: that of `within` itself, then those below it, each with its name.
+    open: Vec<(OsString, OwnedFd)>,
+    /// Directories made here, with the modes to be set when nothing more goes into them: none for those no entry
+    /// tells of (yet).
+    made: HashMap<PathBuf, Option<Mode>>,
+    umask: Mode,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Target<'a> {
+    fn new(root: &'a Path, within: &[&Path]) -> Result<Self> {
+        let within = within.iter().map(|dir| parts(dir.as_os_str())).collect::<io::Result<Vec<_>>>();
+        let within = within.map_err(|e| Error::Io(e.to_string()))?;
+        Ok(Self {
+            root,
+            within,
+            base: None,
+            open: Vec::new(),
+            made: HashMap::new(),
+            umask: umask(),
+            buffer: vec![0; 128 << 10],
+        })
+    }
+
+    fn put(&mut self, mut entry: Entry<'_, &mut dyn Read>) -> io::Result<()> {
+        let kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        let path = parts(OsStr::from_bytes(&entry.path_bytes()))?;
+        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
+        let Some((base, below)) = self.place(&path) else {
+            let parent = self.within.iter().any(|dir| dir.starts_with(&path));
+            return match kind {
+                EntryType::Directory if parent => self.put_parent(&path, mode),
+                _ => Err(io::Error::other("lies outside of what this layer may write")),
+            };
+        };
+        match kind {
+            EntryType::Directory => self.put_dir(base, &below, &path, mode),
+            EntryType::Regular | EntryType::Continuous => {
+                let umask = self.umask;
+                let (dir, name) = self.parent(base, &below)?;
+                let mut file = create(dir, &name, mode, umask)?;
+                copy(&mut entry, &mut file, &mut self.buffer)
+            }
+            EntryType::Symlink => {
+                let link = entry.link_name_bytes().ok_or_else(|| io::Error::other("a symlink to nowhere"))?;
+                let (dir, name) = self.parent(base, &below)?;
+                let make = || symlinkat(OsStr::from_bytes(&link), dir, name.as_os_str());
+                Ok(replacing(dir, &name, make)?)
+            }
+            EntryType::Link => {
+                let link = entry.link_name_bytes().ok_or_else(|| io::Error::other("a hard link to nowhere"))?;
+                self.put_hard_link(&parts(OsStr::from_bytes(&link))?, base, &below)
+            }
+            other => Err(io::Error::other(format!("unknown file type in tar {}", other.as_byte()))),
+        }
+    }
+
+    /// The directory of `within` (its number) an entry lies in, and its path below that.
+    fn place(&self, path: &Path) -> Option<(usize, PathBuf)> {
+        self.within.iter().enumerate().find_map(|(i, dir)| Some((i, path.strip_prefix(dir).ok()?.to_owned())))
+    }
+
+    /// A directory above `within`: it is the machine's, not the layer's.
+    fn put_parent(&mut self, path: &Path, mode: Mode) -> io::Result<()> {
+        let full = self.root.join(path);
+        match std::fs::create_dir(&full) {
+            Ok(()) => {
+                self.made.insert(path.to_owned(), Some(mode));
+                Ok(())
+            }
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists && full.is_dir() => Ok(()),
+            Err(e) => Err(e),
+        }
+    }
+
+    fn put_dir(&mut self, base: usize, below: &Path, path: &Path, mode: Mode) -> io::Result<()> {
+        if below.as_os_str().is_empty() {
+            let exists = self.root.join(path).is_dir();
+            self.enter(base, Path::new(""))?;
+            if !exists {
+                self.made.insert(path.to_owned(), Some(mode));
+            }
+            return Ok(());
+        }
+        let (dir, name) = self.parent(base, below)?;
+        match mkdirat(dir, name.as_os_str(), ALL) {
+            Ok(()) => {
+                self.made.insert(path.to_owned(), Some(mode));
+                Ok(())
+            }
+            Err(Errno::EEXIST) => {
+                if !is_dir(dir, &name)? {
+                    return Err(io::Error::other("a file or symlink is in the place of this directory"));
+                }
+                // Made by an entry before this one, as something's parent: its mode is known only now.
+                if let Some(unset) = self.made.get_mut(path) {
+                    *unset = Some(mode);
+                }
+                Ok(())
+            }
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn put_hard_link(&mut self, to: &Path, base: usize, below: &Path) -> io::Result<()> {
+        let outside = || io::Error::other("a hard link to outside of what this layer may write");
+        let (to_base, to_below) = self.place(to).ok_or_else(outside)?;
+        let (to_dir, to_name) = self.parent(to_base, &to_below)?;
+        let to_dir = to_dir.try_clone_to_owned()?;
+        let (dir, name) = self.parent(base, below)?;
+        let link = || linkat(to_dir.as_fd(), to_name.as_os_str(), dir, name.as_os_str(), AtFlags::empty());
+        Ok(replacing(dir, &name, link)?)
+    }
+
+    /// The open directory an entry goes into, and its name there.
+    fn parent(&mut self, base: usize, below: &Path) -> io::Result<(BorrowedFd<'_>, OsString)> {
+        let name = below.file_name().ok_or_else(|| io::Error::other("would replace a directory it goes into"))?;
+        let dir = self.enter(base, below.parent().unwrap_or(Path::new("")))?;
+        Ok((dir, name.to_owned()))
+    }
+
+    /// Opens a directory below `within[base]`, making what is missing on the way. What is open already is used.
+    fn enter(&mut self, base: usize, below: &Path) -> io::Result<BorrowedFd<'_>> {
+        if self.base != Some(base) {
+            let start = self.root.join(&self.within[base]);
+            std::fs::create_dir_all(&start)?;
+            self.open = vec![(OsString::new(), File::open(&start)?.into())];
+            self.base = Some(base);
+        }
+        let names: Vec<&OsStr> = below.iter().collect();
+        let same = self.open.iter().skip(1).zip(&names).take_while(|((open, _), name)| open == *name).count();
+        self.open.truncate(same + 1);
+        for (depth, name) in names.iter().enumerate().skip(same) {
+            let (next, made) = open_dir(self.top()?, name)?;
+            self.open.push(((*name).to_owned(), next));
+            if made {
+                let path = names[..=depth].iter().fold(self.within[base].clone(), |path, name| path.join(name));
+                self.made.insert(path, None);
+            }
+        }
+        self.top()
+    }
+
+    fn top(&self) -> io::Result<BorrowedFd<'_>> {
+        self.open.last().map(|(_, fd)| fd.as_fd()).ok_or_else(|| io::Error::other("no directory is open"))
+    }
+
+    /// Sets the modes of the directories that were made, the deepest first: a parent may lose its write permission.
+    fn finish(&mut self) -> Result<()> {
+        let known = |(path, mode): (PathBuf, Option<Mode>)| Some((path, mode?));
+        let mut modes: Vec<(PathBuf, Mode)> = self.made.drain().filter_map(known).collect();
+        modes.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        for (path, mode) in modes {
+            self.set_mode(&path, mode).map_err(|e| Error::Io(format!("set mode of {}: {e}", path.display())))?;
+        }
+        Ok(())
+    }
+
+    fn set_mode(&mut self, path: &Path, mode: Mode) -> io::Result<()> {
+        match self.place(path) {
+            Some((base, below)) => Ok(fchmod(self.enter(base, &below)?, mode)?),
+            None => Ok(fchmod(File::open(self.root.join(path))?, mode)?),
+        }
+    }
+}
+
+/// Opens a directory, and says whether it had to be made.
+fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, bool)> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    match openat(dir, name, flags, Mode::empty()) {
+        Err(Errno::ENOENT) => {
+            mkdirat(dir, name, ALL)?;
+            Ok((openat(dir, name, flags, Mode::empty())?, true))
+        }
+        Err(Errno::ENOTDIR | Errno::ELOOP) => {
+            Err(io::Error::other(format!("leads through {}, which is no directory", name.to_string_lossy())))
+        }
+        other => Ok((other?, false)),
+    }
+}
+
+/// A new file, in the place of what is there.
+fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: Mode, umask: Mode) -> io::Result<File> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let file = replacing(dir, name, || openat(dir, name, flags, mode))?;
+    // A second call only where the umask has taken something away.
+    if mode.intersects(umask) {
+        fchmod(&file, mode)?;
+    }
+    Ok(file.into())
+}
+
+/// Makes something, and again after removing the file or symlink that is in its place. A directory stays.
+fn replacing<T>(dir: BorrowedFd<'_>, name: &OsStr, mut make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    match make() {
+        Err(Errno::EEXIST) => {
+            unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
+            make()
+        }
+        made => made,
+    }
+}
+
+fn is_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+    let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    Ok(SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
+fn copy(content: &mut dyn Read, file: &mut File, buffer: &mut [u8]) -> io::Result<()> {
+    loop {
+        match content.read(buffer) {
+            Ok(0) => return Ok(()),
+            Ok(n) => file.write_all(&buffer[..n])?,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// A name of the tar below its root. `..` is refused even where it would stay inside: no tool writes it.
+fn parts(name: &OsStr) -> io::Result<PathBuf> {
+    let mut path = PathBuf::new();
+    for part in Path::new(name).components() {
+        match part {
+            Component::Normal(part) => path.push(part),
+            Component::ParentDir => return Err(io::Error::other("leads upwards")),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(path)
+}
+
+/// What the process takes away from the modes of new files. Asking the kernel would change it for a moment, for all
+/// threads; so it is read, and where that is impossible every mode is set a second time.
+fn umask() -> Mode {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let found = status.lines().find_map(|line| line.strip_prefix("Umask:"));
+    let bits = found.and_then(|octal| u32::from_str_radix(octal.trim(), 8).ok());
+    bits.map_or(Mode::all(), Mode::from_bits_truncate)
+}

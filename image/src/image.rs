@@ -1,0 +1,211 @@
+//! The image as a value, and the places images are found and saved.
+
+use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::{Config, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, save};
+
+/// An image in memory: nothing here can fail, and a clone is cheap. Layers stand bottom to top and match
+/// `config.diff_ids` one to one.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    pub config: Config,
+    pub layers: Vec<Layer>,
+    /// Docker's media types instead of OCI's; new layers follow it.
+    pub docker: bool,
+    pub annotations: BTreeMap<String, String>,
+    /// Where it was found; `None` for a new one.
+    pub id: Option<ImageId>,
+}
+
+/// How a found image is referred to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImageId {
+    /// Printed `<registry>/<repo>@sha256:…`.
+    Registry { reference: Reference, manifest_size: u64 },
+    /// Printed as hex, no `sha256:`.
+    Daemon(String),
+    /// Printed `<path>@<digest>`.
+    Layout { path: PathBuf, digest: Digest },
+}
+
+impl std::fmt::Display for ImageId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Registry { reference, .. } => reference.fmt(f),
+            Self::Daemon(id) => f.write_str(id.strip_prefix("sha256:").unwrap_or(id)),
+            Self::Layout { path, digest } => write!(f, "{}@{digest}", path.display()),
+        }
+    }
+}
+
+/// One layer.
+#[derive(Clone, Debug)]
+pub struct Layer {
+    pub diff_id: Digest,
+    /// `None`: the blob is not known or not needed (a daemon's layer, a sparse layout's).
+    pub blob: Option<Blob>,
+    /// What to stream for a daemon or where no blob was made.
+    pub recipe: Option<Recipe>,
+}
+
+/// A layer's compressed form, and where it can be had.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blob {
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    pub media_type: String,
+    pub source: BlobSource,
+}
+
+/// Where a blob is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BlobSource {
+    /// In this repository.
+    Registry(Reference),
+    /// In this layout directory (it may be missing there: sparse).
+    Layout(PathBuf),
+}
+
+impl Image {
+    /// Adds a layer on top, with its history (`created` is set when saving).
+    pub fn push(&mut self, layer: Layer, history: History) {
+        self.config.diff_ids.push(layer.diff_id.clone());
+        self.config.history.push(history);
+        self.layers.push(layer);
+    }
+
+    /// The index of the layer with this diff ID.
+    pub fn find_layer(&self, diff_id: &Digest) -> Option<usize> {
+        self.layers.iter().position(|l| l.diff_id == *diff_id)
+    }
+
+    /// History normalised to one entry per layer: entries of empty layers dropped; blank ones where the number does
+    /// not fit.
+    pub fn normalise_history(&mut self) {
+        let layers = self.config.diff_ids.len();
+        let history = &mut self.config.history;
+        history.retain(|step| !step.empty_layer);
+        if history.len() != layers {
+            *history = vec![History::default(); layers];
+        }
+    }
+
+    /// Sets the time of the image and of every step of its history (RFC 3339).
+    pub fn stamp(&mut self, created: &str) {
+        self.config.stamp(created);
+    }
+}
+
+/// This machine's architecture in the words of image configs.
+pub(crate) fn host_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
+        "loongarch64" => "loong64",
+        other => other,
+    }
+}
+
+/// Where images are found and saved.
+#[derive(Debug)]
+pub enum Images {
+    Registry(Registry),
+    Layout(Layout),
+}
+
+/// What saving came to, name by name.
+#[derive(Debug)]
+pub struct Saved {
+    /// One per name, in the order given.
+    pub names: Vec<SaveResult>,
+    /// The image as saved (where one name at least was).
+    pub id: Option<ImageId>,
+    /// Bytes.
+    pub manifest_size: Option<u64>,
+}
+
+/// What saving under one name came to.
+#[derive(Debug)]
+pub struct SaveResult {
+    pub name: String,
+    pub error: Option<Error>,
+}
+
+impl Images {
+    /// Manifest and config, no layer. `None` where there is none (404, or 401 with an error body, or no fitting
+    /// platform).
+    ///
+    /// # Errors
+    /// Naming the image.
+    pub fn find(&self, name: &str) -> Result<Option<Image>> {
+        match self {
+            Self::Registry(registry) => registry.find(&Reference::parse(name)?),
+            Self::Layout(layout) => layout.find(name),
+        }
+    }
+
+    /// A layer of a found image, uncompressed.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where the image has no such layer, or its blob is absent.
+    pub fn read_layer(&self, image: &Image, diff_id: &Digest) -> Result<Box<dyn Read + Send>> {
+        let layer = image.layers.iter().find(|layer| layer.diff_id == *diff_id);
+        let blob = layer.and_then(|layer| layer.blob.as_ref());
+        let blob = blob.ok_or_else(|| Error::NotFound(format!("there is no layer {diff_id}")))?;
+        let stored: Box<dyn Read + Send> = match (&blob.source, self) {
+            (BlobSource::Layout(dir), _) => {
+                let path = layout::blob_path(dir, &blob.digest);
+                let file = File::open(&path);
+                Box::new(file.map_err(|e| Error::NotFound(format!("read layer {}: {e}", path.display())))?)
+            }
+            (BlobSource::Registry(repository), Self::Registry(registry)) => registry.read_blob(repository, blob)?,
+            (BlobSource::Registry(repository), Self::Layout(_)) => {
+                return Err(Error::NotFound(format!("layer {diff_id} is in {}, not here", repository.context())));
+            }
+        };
+        if blob.media_type.contains("zstd") {
+            return Err(Error::Corrupt(format!("layer {diff_id}: zstd is not supported")));
+        }
+        let gzipped = blob.media_type.ends_with("gzip");
+        Ok(if gzipped { Box::new(MultiGzDecoder::new(stored)) } else { stored })
+    }
+
+    /// Saves the image under every name: layers whose blobs are elsewhere are mounted or copied, then config, then
+    /// manifest. Layers made by a [`crate::Pipeline`] for this destination are there already.
+    ///
+    /// # Errors
+    /// What concerns all names alike; what fails for one is in its [`SaveResult`].
+    pub fn save(&self, image: &Image, names: &[String]) -> Result<Saved> {
+        match self {
+            Self::Registry(registry) => save::to_registry(registry, image, names),
+            Self::Layout(layout) => save::to_layouts(layout, image, names),
+        }
+    }
+
+    /// Whether the image could be read: 401 and 403 are no, 404 is yes.
+    ///
+    /// # Errors
+    /// Where it could not.
+    pub fn ensure_readable(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Registry(registry) => registry.ensure_readable(&Reference::parse(name)?),
+            Self::Layout(layout) => layout.find(name).map(|_| ()),
+        }
+    }
+
+    /// Whether it could be written.
+    ///
+    /// # Errors
+    /// Where it could not.
+    pub fn ensure_writable(&self, name: &str) -> Result<()> {
+        match self {
+            Self::Registry(registry) => registry.ensure_writable(&Reference::parse(name)?),
+            Self::Layout(layout) => layout.path_of(name).map(|_| ()),
+        }
+    }
+}

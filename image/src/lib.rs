@@ -1,0 +1,35 @@
+//! OCI images, wherever they live: the image as a value, layers as recipes that are streamed, and the three places
+//! images are found and saved: registry, daemon, layout. Knows OCI; has never heard of buildpacks.
+
+pub mod config;
+pub mod digest;
+pub mod error;
+pub mod extract;
+pub mod image;
+mod json;
+pub mod keychain;
+pub mod layout;
+mod manifest;
+pub mod pipeline;
+pub mod recipe;
+pub mod reference;
+pub mod registry;
+mod save;
+mod tar_copy;
+mod tar_header;
+mod tar_stream;
+mod temp;
+
+pub use config::{Config, History};
+pub use digest::Digest;
+pub use error::Error;
+pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, Saved, SaveResult};
+pub use keychain::Keychain;
+pub use layout::Layout;
+pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};
+pub use recipe::{Owner, Recipe};
+pub use reference::Reference;
+pub use registry::Registry;
+
+/// What every fallible function of this crate returns.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,306 @@
+//! One job: what has to be made of the layer, and the passes over it that takes.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+        mpsc::{Sender, SyncSender, sync_channel},
+    },
+    thread::Scope,
+};
+
+use sha2::{Digest as _, Sha256};
+
+use super::{
+    Destination, Event, LayerJob, LayerResult,
+    blocks::{BLOCK, Block, KEEP, Shared, Task},
+    sinks::{self, Compressed, Item},
+};
+use crate::{
+    Blob, Digest, Error, Recipe, Result,
+    tar_stream::{Sink, TarStream},
+    temp::TempFile,
+};
+
+/// Bytes hashed at a time where nothing is compressed: they fit a core's own cache.
+const HASH_SIZE: usize = 256 << 10;
+
+/// Everything a job needs of its run.
+pub(super) struct Context<'scope, 'env: 'scope> {
+    pub(super) scope: &'scope Scope<'scope, 'env>,
+    pub(super) shared: &'scope Shared,
+    pub(super) tasks: Sender<Task>,
+    pub(super) docker: bool,
+    pub(super) on_event: &'scope (dyn Fn(Event<'_>) + Sync),
+}
+
+/// What one reading of the layer came to.
+#[derive(Clone, Debug)]
+pub(super) struct Pass {
+    pub(super) diff_id: Digest,
+    /// Bytes of the tar.
+    size: u64,
+    tar_written: bool,
+}
+
+/// Where the tar comes from.
+#[derive(Clone)]
+enum Source<'a> {
+    Recipe(&'a Recipe),
+    /// A small layer, kept from the first pass.
+    Kept(Arc<Vec<u8>>),
+}
+
+impl Source<'_> {
+    fn stream(&self, sink: &mut dyn Sink) -> io::Result<()> {
+        let mut tar = TarStream::new(sink);
+        match self {
+            Self::Recipe(recipe) => recipe.stream(&mut tar),
+            Self::Kept(bytes) => tar.bytes(bytes).and_then(|()| tar.flush()),
+        }
+    }
+}
+
+impl<'scope> Context<'scope, '_> {
+    pub(super) fn run(&self, job: &'scope LayerJob) -> Result<LayerResult> {
+        let blob_to = job.to.as_ref().or(job.cache_to.as_ref().map(|(to, _)| to));
+        let look_first = look_first(job);
+        if let Some(to) = blob_to.filter(|_| !look_first) {
+            let (pass, blob) = self.compress(job, &Source::Recipe(&job.recipe), to, job.tar_to.is_some(), 0)?;
+            if job.to.is_some() && wants_cache(job, &pass.diff_id) {
+                self.copy_to_cache(job, &blob)?;
+            }
+            return Ok(result(pass, false, Some(blob)));
+        }
+
+        let keep = if look_first { self.shared.keep() } else { None };
+        let (first, kept) = self.hash(job, &Source::Recipe(&job.recipe), keep.is_some(), !look_first, 0)?;
+        let reused = job.reusable.contains(&first.diff_id);
+        let to = job.to.as_ref().filter(|_| !reused);
+        let cache = job.cache_to.as_ref().map(|(cache, _)| cache).filter(|_| wants_cache(job, &first.diff_id));
+        let tar = look_first
+            && job.tar_to.as_ref().is_some_and(|(_, committed)| !tar_path(committed, &first.diff_id).exists());
+        let source = kept.map_or(Source::Recipe(&job.recipe), |bytes| Source::Kept(Arc::new(bytes)));
+        let (second, blob) = match to.or(cache) {
+            Some(to) => {
+                let (pass, blob) = self.compress(job, &source, to, tar, first.size)?;
+                (pass, Some(blob))
+            }
+            None if tar => (self.hash(job, &source, false, true, first.size)?.0, None),
+            None => return Ok(result(first, reused, None)),
+        };
+        if second.diff_id != first.diff_id {
+            return Err(Error::Io(format!("layer {}: its files changed while they were read", job.name)));
+        }
+        if let (Some(_), Some(_), Some(blob)) = (to, cache, &blob) {
+            self.copy_to_cache(job, blob)?;
+        }
+        Ok(result(second, reused, blob))
+    }
+
+    fn copy_to_cache(&self, job: &LayerJob, blob: &Blob) -> Result<()> {
+        self.shared.check().map_err(|e| in_layer(job, &e))?;
+        match &job.cache_to {
+            Some((cache, _)) => sinks::copy(blob, job.to.as_ref(), cache),
+            None => Ok(()),
+        }
+    }
+
+    /// Reads without compressing. `keep`: a small tar is returned too.
+    fn hash(
+        &self,
+        job: &'scope LayerJob,
+        source: &Source<'_>,
+        keep: bool,
+        write_tar: bool,
+        total: u64,
+    ) -> Result<(Pass, Option<Vec<u8>>)> {
+        let mut sink = HashSink {
+            tally: Tally::new(self, job, write_tar, total).map_err(|e| in_layer(job, &e))?,
+            spare: vec![0; HASH_SIZE],
+            kept: keep.then(Vec::new),
+        };
+        let streamed = source.stream(&mut sink).and_then(|()| Ok((sink.tally.end()?, sink.kept)));
+        streamed.map_err(|e| in_layer(job, &e))
+    }
+
+    /// Reads, compresses and sends.
+    fn compress(
+        &self,
+        job: &'scope LayerJob,
+        source: &Source<'scope>,
+        to: &Destination,
+        write_tar: bool,
+        total: u64,
+    ) -> Result<(Pass, Blob)> {
+        let outcome = Arc::new(Mutex::new(None));
+        let sent = sinks::Sent::default();
+        let mut open = || {
+            if let Some(Err(error)) = &*outcome.lock().unwrap_or_else(PoisonError::into_inner) {
+                // What cannot be read will not be readable on a second try.
+                return Err(in_layer(job, error));
+            }
+            self.shared.check().map_err(|e| in_layer(job, &e))?;
+            let tally = Tally::new(self, job, write_tar, total).map_err(|e| in_layer(job, &e))?;
+            let (items, receiver) = sync_channel(self.shared.per_job);
+            let (source, shared, tasks) = (source.clone(), self.shared, self.tasks.clone());
+            let counted = Arc::clone(&sent);
+            self.scope.spawn(move || {
+                let mut sink = BlockSink { tally, shared, tasks, items: items.clone(), block: None, sent: counted };
+                let item = match source.stream(&mut sink).and_then(|()| sink.tally.end()) {
+                    Ok(pass) => Item::End(pass),
+                    Err(error) => Item::Failed(error),
+                };
+                // Who waits no longer has been cancelled, or tries again.
+                let _ = items.send(item);
+            });
+            Ok(Compressed::new(receiver, Arc::clone(&outcome), Arc::clone(&sent)))
+        };
+        let made = sinks::send(to, self.docker, &mut open);
+        let outcome = outcome.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match (made, outcome) {
+            (_, Some(Err(error))) => Err(in_layer(job, &error)),
+            (Ok(blob), Some(Ok(pass))) => {
+                (self.on_event)(Event::Sent { layer: &job.name, done: blob.size });
+                Ok((pass, blob))
+            }
+            (Ok(_), None) => Err(Error::Io(format!("layer {}: not read to its end", job.name))),
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+fn result(pass: Pass, reused: bool, blob: Option<Blob>) -> LayerResult {
+    LayerResult { diff_id: pass.diff_id, size: pass.size, reused, blob, tar_written: pass.tar_written }
+}
+
+fn in_layer(job: &LayerJob, error: &io::Error) -> Error {
+    Error::Io(format!("layer {}: {error}", job.name))
+}
+
+fn wants_cache(job: &LayerJob, diff_id: &Digest) -> bool {
+    job.cache_to.as_ref().is_some_and(|(_, has)| !has.contains(diff_id))
+}
+
+/// Whether the layer may turn out to need nothing: then its diff ID comes first.
+fn look_first(job: &LayerJob) -> bool {
+    if job.to.is_some() || !job.reusable.is_empty() {
+        return !job.reusable.is_empty();
+    }
+    let cached = job.cache_to.as_ref().is_some_and(|(_, has)| !has.is_empty());
+    let committed = job.tar_to.as_ref().is_some_and(|(_, committed)| {
+        committed.read_dir().is_ok_and(|mut dir| {
+            dir.any(|entry| entry.is_ok_and(|entry| Path::new(&entry.file_name()).extension() == Some("tar".as_ref())))
+        })
+    });
+    cached || committed
+}
+
+fn tar_path(dir: &Path, diff_id: &Digest) -> PathBuf {
+    dir.join(format!("{diff_id}.tar"))
+}
+
+/// What is done with every byte of a tar: count, hash, and write to the volume cache.
+struct Tally<'a> {
+    hasher: Sha256,
+    size: u64,
+    total: u64,
+    tar: Option<(TempFile, &'a (PathBuf, PathBuf))>,
+    name: &'a str,
+    shared: &'a Shared,
+    on_event: &'a (dyn Fn(Event<'_>) + Sync),
+}
+
+impl<'a> Tally<'a> {
+    fn new(context: &Context<'a, '_>, job: &'a LayerJob, write_tar: bool, total: u64) -> io::Result<Self> {
+        let tar = match job.tar_to.as_ref().filter(|_| write_tar) {
+            Some(dirs) => Some((TempFile::new(&dirs.0)?, dirs)),
+            None => None,
+        };
+        let (shared, on_event) = (context.shared, context.on_event);
+        Ok(Self { hasher: Sha256::new(), size: 0, total, tar, name: &job.name, shared, on_event })
+    }
+
+    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.shared.check()?;
+        self.hasher.update(bytes);
+        if let Some((file, (staging, _))) = &mut self.tar {
+            file.write_all(bytes).map_err(|e| crate::tar_stream::on_path("write to", staging, &e))?;
+        }
+        self.size += bytes.len() as u64;
+        (self.on_event)(Event::Read { layer: self.name, done: self.size, total: self.total });
+        Ok(())
+    }
+
+    fn end(self) -> io::Result<Pass> {
+        let diff_id = Digest::from_hasher(self.hasher);
+        let mut tar_written = false;
+        if let Some((file, (staging, committed))) = self.tar {
+            if !tar_path(committed, &diff_id).exists() {
+                file.persist(&tar_path(staging, &diff_id))?;
+                tar_written = true;
+            }
+        }
+        Ok(Pass { diff_id, size: self.size, tar_written })
+    }
+}
+
+/// Takes a tar that is only hashed.
+struct HashSink<'a> {
+    tally: Tally<'a>,
+    spare: Vec<u8>,
+    /// The tar so far, while it is small.
+    kept: Option<Vec<u8>>,
+}
+
+impl Sink for HashSink<'_> {
+    fn buffer(&mut self) -> io::Result<(Vec<u8>, usize)> {
+        Ok((std::mem::take(&mut self.spare), HASH_SIZE))
+    }
+
+    fn full(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<()> {
+        let bytes = &buffer[..length];
+        self.tally.add(bytes)?;
+        match &mut self.kept {
+            Some(kept) if kept.len() + length <= KEEP => kept.extend_from_slice(bytes),
+            kept => *kept = None,
+        }
+        self.spare = buffer;
+        Ok(())
+    }
+}
+
+/// Takes a tar that is hashed here and compressed by the workers.
+struct BlockSink<'a> {
+    tally: Tally<'a>,
+    shared: &'a Shared,
+    tasks: Sender<Task>,
+    items: SyncSender<Item>,
+    block: Option<Block>,
+    sent: sinks::Sent,
+}
+
+impl Sink for BlockSink<'_> {
+    fn buffer(&mut self) -> io::Result<(Vec<u8>, usize)> {
+        let mut block = self.shared.block()?;
+        let buffer = block.take_buffer();
+        self.block = Some(block);
+        Ok((buffer, BLOCK))
+    }
+
+    fn full(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<()> {
+        let Some(mut block) = self.block.take() else { return Ok(()) };
+        block.fill(buffer, length);
+        self.tally.add(block.bytes())?;
+        let (done, waiting) = sync_channel(1);
+        let gone = || io::Error::other("cancelled");
+        self.tasks.send(Task { block, done }).map_err(|_| gone())?;
+        self.items.send(Item::Block(waiting)).map_err(|_| gone())?;
+        // From here, as what sends may outlive the run's borrows.
+        let done = self.sent.load(Ordering::Relaxed);
+        (self.tally.on_event)(Event::Sent { layer: self.tally.name, done });
+        Ok(())
+    }
+}
