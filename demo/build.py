@@ -82,8 +82,8 @@ class Builder:
         (self.stage / "layers").mkdir()
         self._give("workspace", "layers", "layout")
 
-    def create(self, on_line):
-        """Runs creator, hands over each line it prints, and gives its exit status and the seconds it took."""
+    def create(self, on_line, on_start=lambda pid: None):
+        """Runs creator, hands over its process ID and each line it prints; gives its exit status and the seconds it took."""
         command = [
             "/cnb/lifecycle/creator",
             "-app", "/workspace", "-layers", "/layers", "-platform", "/platform", "-cache-dir", "/cache",
@@ -103,6 +103,7 @@ class Builder:
             ["bash", str(HERE / "box.sh"), "host", str(self.stage), *command],
             env=box_environment(self.out, environment, "/workspace"),
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
+        on_start(process.pid)
         for line in process.stdout:
             on_line(line.rstrip("\n"))
         status = process.wait()

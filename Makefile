@@ -1,0 +1,56 @@
+# build      static release executables in out/linux-<arch>/lifecycle
+# test       everything: unit, module and acceptance tests
+# lint       format, clippy, documentation, licences and bans
+# acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
+# demo       from source code to a running container
+# bench      start-up, build times, memory, sizes
+# package    the tgz that platforms take, with its checksum
+# clean      removes out and target
+
+MACHINE := $(shell uname -m)
+ARCH := $(or $(patsubst x86_64,amd64,$(filter x86_64,$(MACHINE))),$(patsubst aarch64,arm64,$(filter aarch64,$(MACHINE))),$(MACHINE))
+MUSL := $(filter $(MACHINE)-unknown-linux-musl,$(shell rustup target list --installed 2>/dev/null))
+TARGET := $(or $(MUSL),$(MACHINE)-unknown-linux-gnu)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --target $(TARGET)
+
+OUT := out/linux-$(ARCH)
+LIFECYCLE ?= $(OUT)/lifecycle
+PHASES := $(sort $(basename $(notdir $(wildcard cmd/src/bin/*.rs))) $(patsubst cmd/src/bin/%/main.rs,%,$(wildcard cmd/src/bin/*/main.rs)))
+# The launcher goes into every app image, so it has a profile of its own that favours size, if Cargo.toml names one.
+LAUNCHER_PROFILE := $(if $(shell grep -F '[profile.launcher]' Cargo.toml),launcher,release)
+
+.PHONY: build test lint acceptance demo bench package clean tools
+
+tools:
+	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools)
+
+build: tools
+	$(STATIC) --release -p cmd --bins
+	$(STATIC) --profile $(LAUNCHER_PROFILE) -p launcher
+	@mkdir -p $(OUT)/lifecycle
+	install $(PHASES:%=$(TARGET_DIR)/$(TARGET)/release/%) $(TARGET_DIR)/$(TARGET)/$(LAUNCHER_PROFILE)/launcher $(OUT)/lifecycle
+	/usr/bin/python3 make/sbom.py $(TARGET) $(OUT)/lifecycle
+	@ls -l $(OUT)/lifecycle
+
+test: build
+	make/test.sh $(abspath $(LIFECYCLE)) --workspace
+
+acceptance: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
+	make/test.sh $(abspath $(LIFECYCLE)) -p acceptance
+
+lint: tools
+	make/lint.sh
+
+demo: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
+	TARGET=$(TARGET) demo/run.sh $(LIFECYCLE)
+
+bench: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
+	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE)
+
+package: build
+	/usr/bin/python3 make/package.py $(OUT)/lifecycle out $(MACHINE)
+
+clean:
+	rm -rf out
+	cargo clean
