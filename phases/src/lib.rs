@@ -6,13 +6,16 @@
 pub mod analyze;
 pub mod cache;
 pub mod export;
+mod hashing;
 pub mod labels;
+mod parallel;
 pub mod rebase;
 pub mod restore;
 pub mod run_image;
 pub mod target;
 
 // detect, generate and build, and what they share with the others.
+pub mod build;
 pub mod detect;
 pub mod layers_dir;
 pub mod os_release;
