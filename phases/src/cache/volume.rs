@@ -1,0 +1,207 @@
+//! A cache in a directory, as the reference keeps it: `committed/` holds `<diff ID>.tar` files and the metadata,
+//! `staging/` becomes the next `committed/`, `committed-backup/` is the last one while they change places.
+//!
+//! A kill at any instant leaves the old cache or the new one. The only moment without a `committed/` lies between two
+//! renames, when the backup is whole: who opens the cache then takes the backup back.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use image::Digest;
+use platform_api::CacheMetadata;
+
+use super::{
+    CachedLayer, LayerReader, LayerUnavailable, Staging,
+    lock::{Lock, Mode},
+};
+use crate::{hashing::digest_of, labels};
+
+/// Held while the directories change places, and (shared) while layers are read.
+const LOCK: &str = ".lock";
+/// Held by the build that fills `staging/`.
+const STAGING_LOCK: &str = ".staging.lock";
+
+/// A cache in a directory.
+#[derive(Debug)]
+pub struct VolumeCache {
+    dir: PathBuf,
+}
+
+impl VolumeCache {
+    /// Opens the cache, and first finishes what a killed build left half done.
+    ///
+    /// # Errors
+    /// The directory is not there, or nothing can be made in it.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let failed = || format!("failed to create volume cache: {}", dir.display());
+        fs::metadata(dir).with_context(failed)?;
+        let cache = Self { dir: dir.to_path_buf() };
+        if !cache.committed().is_dir() {
+            let _lock = cache.lock(LOCK, Mode::Exclusive);
+            cache.recover().with_context(failed)?;
+        }
+        Ok(cache)
+    }
+
+    fn committed(&self) -> PathBuf {
+        self.dir.join("committed")
+    }
+    fn staging(&self) -> PathBuf {
+        self.dir.join("staging")
+    }
+    fn backup(&self) -> PathBuf {
+        self.dir.join("committed-backup")
+    }
+    /// What is being deleted has another name before its first file goes, so that no backup is ever half a cache.
+    fn discard(&self, dir: &Path) -> io::Result<()> {
+        let discarded = self.dir.join("committed-discarded");
+        remove_dir(&discarded)?;
+        match fs::rename(dir, &discarded) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(e) => Err(e),
+            Ok(()) => remove_dir(&discarded),
+        }
+    }
+    fn tar(dir: &Path, diff_id: &Digest) -> PathBuf {
+        dir.join(format!("{diff_id}.tar"))
+    }
+    fn lock(&self, name: &str, mode: Mode) -> Option<Lock> {
+        Lock::wait(&self.dir.join(name), mode)
+    }
+
+    /// Afterwards there is a `committed/`: what it was, or the last one that was in force, or an empty one.
+    fn recover(&self) -> io::Result<()> {
+        let committed = self.committed();
+        if committed.is_dir() {
+            return Ok(());
+        }
+        match fs::rename(self.backup(), &committed) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir_all(committed),
+            other => other,
+        }
+    }
+
+    pub(super) fn lock_for_reading(&self) -> Option<Lock> {
+        self.lock(LOCK, Mode::Shared)
+    }
+
+    pub(super) fn metadata(&self) -> anyhow::Result<CacheMetadata> {
+        let path = self.committed().join(labels::CACHE_METADATA);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(labels::cache_metadata(&String::from_utf8_lossy(&bytes))),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(CacheMetadata::default()),
+            Err(e) => Err(e).with_context(|| format!("opening metadata file '{}'", path.display())),
+        }
+    }
+
+    pub(super) fn layer(&self, diff_id: &Digest) -> Result<LayerReader, LayerUnavailable> {
+        match File::open(Self::tar(&self.committed(), diff_id)) {
+            Ok(file) => Ok(Box::new(file)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Err(LayerUnavailable::missing(diff_id)),
+            Err(e) if e.kind() == io::ErrorKind::PermissionDenied => Err(LayerUnavailable(format!(
+                "failed to read cache layer with SHA '{diff_id}' due to insufficient permissions"
+            ))),
+            Err(e) => Err(LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}"))),
+        }
+    }
+
+    pub(super) fn stage(&self) -> anyhow::Result<Staging> {
+        let lock = self.lock(STAGING_LOCK, Mode::Exclusive);
+        let staging = self.staging();
+        let failed = || format!("initializing staging directory '{}'", staging.display());
+        remove_dir(&staging).with_context(failed)?;
+        fs::create_dir_all(&staging).with_context(failed)?;
+        Ok(Staging::Volume { committed: self.committed(), staging, lock })
+    }
+
+    /// Reads each of these layers in full.
+    pub(super) fn drop_corrupt(&self, reused: &[Digest]) -> Vec<(Digest, LayerUnavailable)> {
+        let verify = |diff_id: &Digest| {
+            let error = match self.layer(diff_id).map(digest_of) {
+                Ok(Ok(found)) if found == *diff_id => return None,
+                Ok(Ok(found)) => LayerUnavailable::corrupt(diff_id, &found),
+                Ok(Err(e)) => LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}")),
+                Err(e) => e,
+            };
+            // What cannot be removed is replaced all the same: the new cache does not link to it.
+            let _ = fs::remove_file(Self::tar(&self.committed(), diff_id));
+            Some((diff_id.clone(), error))
+        };
+        crate::parallel::map(reused, verify).into_iter().flatten().collect()
+    }
+
+    pub(super) fn commit(
+        &self,
+        metadata: &CacheMetadata,
+        layers: &[CachedLayer],
+        staging_lock: Option<Lock>,
+    ) -> anyhow::Result<()> {
+        for layer in layers {
+            self.keep(&layer.diff_id)?;
+        }
+        let path = self.staging().join(labels::CACHE_METADATA);
+        let text = labels::to_json(metadata).context("serializing metadata")?;
+        write_synced(&path, &format!("{text}\n")).with_context(|| format!("write {}", path.display()))?;
+        let _lock = self.lock(LOCK, Mode::Exclusive);
+        self.swap().context("committing cache")?;
+        drop(staging_lock);
+        Ok(())
+    }
+
+    /// Takes a layer that is not in staging over from the cache in force.
+    fn keep(&self, diff_id: &Digest) -> anyhow::Result<()> {
+        let (from, to) = (Self::tar(&self.committed(), diff_id), Self::tar(&self.staging(), diff_id));
+        if to.exists() {
+            return Ok(());
+        }
+        // Not every file system has hard links, and the kernel may refuse one to a file of somebody else's.
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("reusing layer ({diff_id})"))
+    }
+
+    /// Two renames, the old cache kept until the new one is in place. Layers need no sync to the disk: one that a
+    /// power failure took does not have its digest, and is made again.
+    fn swap(&self) -> io::Result<()> {
+        let (committed, staging, backup) = (self.committed(), self.staging(), self.backup());
+        sync_dir(&staging)?;
+        self.discard(&backup)?;
+        match fs::rename(&committed, &backup) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+            _ => {}
+        }
+        if let Err(e) = fs::rename(&staging, &committed) {
+            self.recover()?;
+            return Err(e);
+        }
+        sync_dir(&self.dir)?;
+        // The new cache is in force; what is left of the old one goes with the next commit at the latest.
+        let _ = self.discard(&backup);
+        Ok(())
+    }
+}
+
+fn remove_dir(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn write_synced(path: &Path, text: &str) -> io::Result<()> {
+    let mut file = File::create(path)?;
+    io::Write::write_all(&mut file, text.as_bytes())?;
+    file.sync_all()
+}
+
+/// Not every file system can sync a directory; then nothing is lost but the promise.
+fn sync_dir(path: &Path) -> io::Result<()> {
+    match File::open(path)?.sync_all() {
+        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
+        other => other,
+    }
+}

@@ -1,0 +1,366 @@
+//! export: the app image. Its layers are recipes; one run of the pipeline hashes, compresses and uploads all of them,
+//! those of the cache included, side by side. What the previous image has already is taken over from it.
+//!
+//! Spec: platform.md "Exporter".
+
+mod cached;
+mod config;
+mod extended;
+mod layers;
+mod lifecycle_sboms;
+pub(crate) mod save;
+mod slices;
+
+use std::{fs, io};
+
+use anyhow::{Context as _, bail};
+use buildpack_api::BuildToml;
+use image::{Destination, Digest, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
+use platform_api::{
+    Analyzed, BuildMetadata, BuildReport, Failure, Group, LauncherInfo, LayersMetadata, ProjectMetadata, Report,
+    RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
+};
+
+pub use save::{DEFAULT_CREATED, rfc3339};
+
+use self::{
+    cached::CacheExport,
+    extended::Extended,
+    layers::{Content, Kind, Planned},
+};
+use crate::{cache::Cache, layers_dir::LayersDir, run_image};
+
+/// Makes the app image and saves it under all its names, then the cache. `metadata` is what build left, `run` what the
+/// platform says of run images, `lifecycle` goes into the build label.
+///
+/// # Errors
+/// Layers that cannot be made; an image that could not be saved under every name. A cache that cannot be saved is a
+/// warning only.
+#[allow(clippy::too_many_arguments, reason = "each is another file of the contract")]
+pub fn export(
+    i: &ExporterInputs,
+    group: &Group,
+    analyzed: &Analyzed,
+    metadata: &BuildMetadata,
+    run: &RunImages,
+    project: &ProjectMetadata,
+    images: &Images,
+    cache: Option<Cache>,
+    lifecycle: &LauncherInfo,
+) -> anyhow::Result<Report> {
+    let run_reference = analyzed.run_image.as_ref().map(|r| r.reference.as_str()).unwrap_or_default();
+    if run_reference.is_empty() {
+        let text = "failed to resolve inputs: run image not found in analyzed metadata";
+        return Err(Failure::invalid_args(text).into());
+    }
+    let entrypoint = config::entrypoint(i.process_type.as_deref(), metadata)?;
+    if i.api.lifecycle_sboms() {
+        lifecycle_sboms::copy(&i.layers, &i.launcher_sbom).context("failed to copy buildpacksio SBOMs")?;
+    }
+    let sources = Sources::open(i, analyzed, images, run_reference)?;
+    let dir = LayersDir::read(&i.layers, group)?;
+    let wants_extended = analyzed.run_image.as_ref().is_some_and(|r| r.extend) && i.api.run_image_extension();
+    let read_extended = || extended_run_image(i, wants_extended && !sources.layout);
+    let plan = || {
+        let mut planned = read_extended()?.map(|mut e| e.take_layers()).unwrap_or_default();
+        planned.extend(layers::plan(i, &dir, &analyzed.metadata, metadata)?);
+        Ok(planned)
+    };
+    let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
+    let (made, cache) = make_layers(&plan, &sources, cache)?;
+
+    let mut label = layers_metadata(i, &dir, &made, &sources.base);
+    let of_run_image = run_image::for_label(i.api, run, analyzed, metadata);
+    if i.api.run_image_in_label() {
+        label.run_image.image.clone_from(&of_run_image.image);
+        label.run_image.mirrors.clone_from(&of_run_image.mirrors);
+    }
+    label.stack = Some(StackLabel { run_image: of_run_image });
+
+    let mut image = assemble(i, &sources, read_extended()?, made)?;
+    config::set_labels(&mut image, i, &label, metadata, project, lifecycle)?;
+    config::set_runtime(&mut image, i, &entrypoint);
+    save::set_created(&mut image, i.source_date_epoch.filter(|_| i.api.source_date_epoch()));
+    let report = Report { image: save::save(&image, &i.output_images, images)?, build: build_report(i, group)? };
+    if let Some(cache) = cache {
+        cache.finish();
+    }
+    Ok(report)
+}
+
+/// Where layers come from and go to.
+struct Sources {
+    base: Image,
+    previous: Option<Image>,
+    /// `None`: there is no place for compressed blobs (a daemon).
+    destination: Option<Destination>,
+    /// The previous image may have lost blobs that its manifest names, so each is looked at.
+    layout: bool,
+}
+
+impl Sources {
+    fn open(i: &ExporterInputs, analyzed: &Analyzed, images: &Images, run_reference: &str) -> anyhow::Result<Self> {
+        let base = open_base(images, run_reference)?
+            .with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
+        let previous = open_previous(images, analyzed.previous_image.as_deref())?;
+        let name = i.output_images.first().context("at least one image argument is required")?;
+        let destination = destination(images, name)?;
+        if let Some(Destination::Layout(path)) = &destination {
+            tracing::info!("Using app image: {}", path.display());
+        }
+        Ok(Self { base, previous, destination, layout: matches!(images, Images::Layout(_)) })
+    }
+
+    /// The previous image's layer with this diff ID, if its blob can be had.
+    fn previous_layer(&self, sha: &str) -> Option<&Layer> {
+        let diff_id = Digest::parse(sha).ok()?;
+        let previous = self.previous.as_ref()?;
+        let layer = previous.layers.get(previous.find_layer(&diff_id)?)?;
+        let usable = match (&layer.blob, &self.destination) {
+            // In a daemon layers have no blobs, and are there.
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(blob), Some(_)) => match &blob.source {
+                image::BlobSource::Layout(path) if self.layout => {
+                    path.join("blobs").join("sha256").join(blob.digest.hex()).is_file()
+                }
+                _ => true,
+            },
+        };
+        usable.then_some(layer)
+    }
+}
+
+fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> {
+    let name = save::without_layout_digest(images, reference);
+    save::find_patiently(images, name).with_context(|| format!("create new app image: run image {reference}"))
+}
+
+fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
+    let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
+    let name = save::without_layout_digest(images, reference);
+    tracing::info!("Reusing layers from image '{name}'");
+    match images.find(name) {
+        // Whatever became of it since it was analyzed: its layers can be made again.
+        Err(image::Error::Corrupt(cause)) => {
+            tracing::warn!("Not reusing layers from image '{name}': {cause}");
+            Ok(None)
+        }
+        found => found.with_context(|| format!("previous image {reference}")),
+    }
+}
+
+/// A daemon takes layers as they are, so there is no destination for blobs.
+fn destination(images: &Images, name: &str) -> anyhow::Result<Option<Destination>> {
+    Ok(match images {
+        Images::Registry(registry) => Some(Destination::Registry(registry.clone(), image::Reference::parse(name)?)),
+        Images::Layout(layout) => Some(Destination::Layout(layout.path_of(name)?)),
+    })
+}
+
+/// A layer of the image to be.
+struct Made {
+    planned: Planned,
+    layer: Layer,
+    reused: bool,
+}
+
+/// Where layouts are extended the reference does nothing, and so do we.
+fn extended_run_image(i: &ExporterInputs, wanted: bool) -> anyhow::Result<Option<Extended>> {
+    wanted.then(|| Extended::read(&i.extended.join("run"))).transpose()
+}
+
+/// Runs the pipeline. Where the cache is what fails, the app image is made without it.
+fn make_layers(
+    plan: &dyn Fn() -> anyhow::Result<Vec<Planned>>,
+    sources: &Sources,
+    mut cache: Option<CacheExport>,
+) -> anyhow::Result<(Vec<Made>, Option<CacheExport>)> {
+    let mut planned = plan()?;
+    let mut jobs = app_jobs(&mut planned, sources)?;
+    let of_app = jobs.len();
+    if let Some(cache) = &mut cache {
+        cache.add_jobs(&mut jobs);
+    }
+    let with_cache = jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs);
+    let results = match run_pipeline(sources, jobs) {
+        Err(error) if with_cache => {
+            planned = plan()?;
+            let results = run_pipeline(sources, app_jobs(&mut planned, sources)?)?;
+            tracing::warn!("Failed to export cache: {error}");
+            cache = None;
+            results
+        }
+        other => other?,
+    };
+    if let Some(cache) = &mut cache {
+        cache.take_results(&results);
+    }
+    let made = place(planned, results.into_iter().take(of_app), sources)?;
+    log_layers(&made);
+    Ok((made, cache))
+}
+
+fn run_pipeline(sources: &Sources, jobs: Vec<LayerJob>) -> image::Result<Vec<LayerResult>> {
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    Pipeline { workers, docker: sources.base.docker, on_event: &|_| {} }.run(jobs)
+}
+
+/// One job per layer that is made; the layers keep their recipes only where somebody streams them later.
+fn app_jobs(planned: &mut [Planned], sources: &Sources) -> anyhow::Result<Vec<LayerJob>> {
+    let mut jobs = Vec::new();
+    for layer in planned {
+        let Content::Recipe { recipe, previous } = &mut layer.content else { continue };
+        let recipe = if sources.destination.is_none() { recipe.clone() } else { std::mem::take(recipe) };
+        let reusable = previous.iter().filter_map(|sha| sources.previous_layer(sha)).map(|l| l.diff_id.clone());
+        jobs.push(LayerJob {
+            name: layer.identifier.clone(),
+            recipe,
+            reusable: reusable.collect(),
+            to: sources.destination.clone(),
+            cache_to: None,
+            tar_to: None,
+        });
+    }
+    Ok(jobs)
+}
+
+/// Gives each layer its place: what was made, or what the previous image has.
+fn place(
+    planned: Vec<Planned>,
+    mut results: impl Iterator<Item = LayerResult>,
+    sources: &Sources,
+) -> anyhow::Result<Vec<Made>> {
+    let mut made = Vec::with_capacity(planned.len());
+    for mut planned in planned {
+        let (layer, reused) = match &mut planned.content {
+            Content::Previous(sha) => {
+                let layer = sources.previous_layer(sha).with_context(|| {
+                    let id = &planned.identifier;
+                    format!("reusing layer: '{id}': the previous image has no layer with SHA '{sha}'")
+                })?;
+                (layer.clone(), true)
+            }
+            Content::Recipe { recipe, .. } => {
+                let result = results.next().context("a layer was not made")?;
+                let previous = sources.previous_layer(result.diff_id.as_str()).filter(|_| result.reused);
+                match previous {
+                    Some(layer) => (layer.clone(), true),
+                    None => {
+                        let recipe = sources.destination.is_none().then(|| std::mem::take(recipe));
+                        (Layer { diff_id: result.diff_id, blob: result.blob, recipe }, false)
+                    }
+                }
+            }
+        };
+        made.push(Made { planned, layer, reused });
+    }
+    Ok(made)
+}
+
+fn log_layers(made: &[Made]) {
+    let app = |layer: &&Made| matches!(layer.planned.kind, Kind::App);
+    let (count, reused) = (made.iter().filter(app).count(), made.iter().filter(app).filter(|l| l.reused).count());
+    let mut app_logged = 0;
+    for layer in made {
+        let id = &layer.planned.identifier;
+        if !app(&layer) {
+            tracing::info!("{} layer '{id}'", if layer.reused { "Reusing" } else { "Adding" });
+        }
+        tracing::debug!("Layer '{id}' SHA: {}", layer.layer.diff_id);
+        if app(&layer) {
+            app_logged += 1;
+            if app_logged == count {
+                log_app_layers(count, reused);
+            }
+        }
+    }
+}
+
+fn log_app_layers(count: usize, reused: usize) {
+    if reused > 0 {
+        tracing::info!("Reused {reused}/{count} app layer(s)");
+    }
+    if count > reused {
+        tracing::info!("Added {}/{count} app layer(s)", count - reused);
+    }
+}
+
+/// The value of the lifecycle label, run image names aside.
+fn layers_metadata(i: &ExporterInputs, dir: &LayersDir, made: &[Made], base: &Image) -> LayersMetadata {
+    let mut label = LayersMetadata {
+        buildpacks: layers::buildpacks_of(dir),
+        run_image: RunImageLabel {
+            top_layer: base.config.diff_ids.last().map(ToString::to_string).unwrap_or_default(),
+            reference: base.id.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ..RunImageLabel::default()
+        },
+        exec_env: Some(i.exec_env.clone()).filter(|env| i.api.exec_env() && !env.is_empty()),
+        ..LayersMetadata::default()
+    };
+    for layer in made {
+        let sha = layer.layer.diff_id.to_string();
+        let layer_sha = platform_api::LayerSha { sha: sha.clone() };
+        match &layer.planned.kind {
+            Kind::Buildpack { index, layer } => {
+                let of_buildpack = label.buildpacks.get_mut(*index).map(|b| &mut b.layers);
+                if let Some(data) = of_buildpack.and_then(|layers| layers.get_mut(layer)) {
+                    data.sha = sha;
+                }
+            }
+            Kind::Extension => {}
+            Kind::Sbom => label.sbom = Some(layer_sha),
+            Kind::App => label.app.push(layer_sha),
+            Kind::Launcher => label.launcher = layer_sha,
+            Kind::Config => label.config = layer_sha,
+            Kind::ProcessTypes => label.process_types = layer_sha,
+        }
+    }
+    label
+}
+
+/// Base image, extensions' layers, then ours.
+fn assemble(
+    i: &ExporterInputs,
+    sources: &Sources,
+    extended: Option<Extended>,
+    made: Vec<Made>,
+) -> anyhow::Result<Image> {
+    let mut image = sources.base.clone();
+    if image.config.diff_ids.is_empty() {
+        bail!("get run image top layer SHA: the run image has no layers");
+    }
+    image.id = None;
+    if i.api.history() {
+        image.normalise_history();
+    } else {
+        image.config.history = vec![History::default(); image.layers.len()];
+    }
+    if let Some(extended) = extended {
+        extended.configure(&mut image);
+    }
+    for layer in made {
+        let created_by = Some(layer.planned.created_by).filter(|_| i.api.history());
+        image.push(layer.layer, History { created_by, ..History::default() });
+    }
+    Ok(image)
+}
+
+/// The legacy bill of materials of the build, before Platform API 0.9.
+fn build_report(i: &ExporterInputs, group: &Group) -> anyhow::Result<Option<BuildReport>> {
+    if i.api.bom_out_of_metadata() {
+        return Ok(None);
+    }
+    let mut report = BuildReport::default();
+    for buildpack in &group.buildpacks {
+        let path = i.layers.join(buildpack.id.escaped()).join("build.toml");
+        let text = match fs::read_to_string(&path) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        let parsed = BuildToml::parse(&text).with_context(|| path.display().to_string())?;
+        let of = (buildpack.id.to_string(), buildpack.version.clone());
+        report.bom.extend(parsed.bom.into_iter().map(|entry| (entry, of.clone())));
+    }
+    Ok(Some(report))
+}

@@ -1,0 +1,202 @@
+//! Label values and their JSON text. The text is what Go's `encoding/json` makes of the same value: compact, with
+//! `<`, `>`, `&` and the two line separators escaped.
+
+use anyhow::Context as _;
+use image::{Config, Image};
+use platform_api::{CacheMetadata, LayersMetadata};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+/// platform.md "Lifecycle Metadata"
+pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
+/// platform.md "Build Metadata"
+pub const BUILD_METADATA: &str = "io.buildpacks.build.metadata";
+/// platform.md "Project Metadata"
+pub const PROJECT_METADATA: &str = "io.buildpacks.project.metadata";
+/// On a cache image; in a cache volume the name of the metadata file.
+pub const CACHE_METADATA: &str = "io.buildpacks.lifecycle.cache.metadata";
+/// The execution environment of the build (Platform API 0.15).
+pub const EXEC_ENV: &str = "io.buildpacks.exec-env";
+/// `false`: the image must not be rebased.
+pub const REBASABLE: &str = "io.buildpacks.rebasable";
+/// The target ID of a base image.
+pub const BASE_ID: &str = "io.buildpacks.base.id";
+/// The name of a base image's distribution.
+pub const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
+/// The version of a base image's distribution.
+pub const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
+/// The stack of a base image (before Platform API 0.12).
+pub const STACK_ID: &str = "io.buildpacks.stack.id";
+/// The mixins of a base image (before Platform API 0.12).
+pub const STACK_MIXINS: &str = "io.buildpacks.stack.mixins";
+
+/// How the toml crate shows a datetime to a serialiser that does not know it.
+const DATETIME_KEY: &str = "$__toml_private_datetime";
+
+/// The JSON text of a label.
+///
+/// # Errors
+/// A value that JSON cannot hold.
+pub fn to_json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<String> {
+    let text = serde_json::to_string(value)?;
+    Ok(escape_like_go(&datetimes_as_strings(&text)))
+}
+
+/// Outside of strings none of these characters occurs in JSON, so the whole text can be searched.
+fn escape_like_go(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' => out.push_str("\\u003c"),
+            '>' => out.push_str("\\u003e"),
+            '&' => out.push_str("\\u0026"),
+            '\u{2028}' => out.push_str("\\u2028"),
+            '\u{2029}' => out.push_str("\\u2029"),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// `{"$__toml_private_datetime":"…"}` becomes `"…"`. The pattern begins with an unescaped quote, so it cannot occur
+/// within a string.
+fn datetimes_as_strings(json: &str) -> String {
+    let start = format!("{{\"{DATETIME_KEY}\":\"");
+    let mut out = String::with_capacity(json.len());
+    let mut rest = json;
+    while let Some((before, after)) = rest.split_once(start.as_str()) {
+        out.push_str(before);
+        let Some((datetime, after)) = after.split_once("\"}") else {
+            rest = after;
+            break;
+        };
+        out.push('"');
+        out.push_str(datetime);
+        out.push('"');
+        rest = after;
+    }
+    out.push_str(rest);
+    out
+}
+
+/// Reads a label's value. Go writes `null` for what is not there; for us that is a missing key.
+fn from_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
+    serde_json::from_value(without_nulls(serde_json::from_str(text)?))
+}
+
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            map.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k, without_nulls(v))).collect()
+        }
+        Value::Array(values) => values.into_iter().filter(|v| !v.is_null()).map(without_nulls).collect(),
+        other => other,
+    }
+}
+
+/// The lifecycle label of an image; empty where it has none.
+///
+/// # Errors
+/// A label that cannot be understood.
+pub fn layers_metadata(config: &Config) -> anyhow::Result<LayersMetadata> {
+    let Some(text) = config.label(LIFECYCLE_METADATA).filter(|t| !t.is_empty()) else {
+        return Ok(LayersMetadata::default());
+    };
+    let name = || format!("label '{LIFECYCLE_METADATA}'");
+    let mut value = without_nulls(serde_json::from_str(text).with_context(name)?);
+    // Very old images have another shape there; what they say of slices is of no use.
+    if value.get("app").is_some_and(|app| !is_list_of_layers(app)) {
+        if let Some(label) = value.as_object_mut() {
+            label.remove("app");
+        }
+    }
+    serde_json::from_value(value).with_context(name)
+}
+
+fn is_list_of_layers(app: &Value) -> bool {
+    app.as_array()
+        .is_some_and(|layers| layers.iter().all(|l| l.get("sha").is_none_or(Value::is_string) && l.is_object()))
+}
+
+/// The metadata of a cache; what cannot be understood is an empty cache.
+pub fn cache_metadata(text: &str) -> CacheMetadata {
+    from_json(text).unwrap_or_default()
+}
+
+/// A label that holds a JSON array of strings; empty where the image has no such label.
+///
+/// # Errors
+/// A label that cannot be understood.
+pub fn string_list(image: &Image, key: &str) -> anyhow::Result<Vec<String>> {
+    match image.config.label(key).filter(|t| !t.is_empty()) {
+        Some(text) => from_json(text).with_context(|| format!("label '{key}'")),
+        None => Ok(Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(label: &str) -> Config {
+        Config { labels: [(LIFECYCLE_METADATA.to_owned(), label.to_owned())].into(), ..Config::default() }
+    }
+
+    #[test]
+    fn text_is_go_s() {
+        for (value, text) in [
+            (serde_json::json!("a<b>&c"), r#""a\u003cb\u003e\u0026c""#),
+            (serde_json::json!("\u{2028}\u{2029}"), "\"\\u2028\\u2029\""),
+            (serde_json::json!({"b": 1, "a": [1.5, true, null]}), r#"{"a":[1.5,true,null],"b":1}"#),
+        ] {
+            assert_eq!(to_json(&value).unwrap(), text);
+        }
+    }
+
+    #[test]
+    fn datetimes_are_strings() {
+        let table: toml::Table = toml::from_str("at = 2024-01-02T03:04:05Z\nname = 'x'\nday = 2024-01-02").unwrap();
+        assert_eq!(to_json(&table).unwrap(), r#"{"at":"2024-01-02T03:04:05Z","day":"2024-01-02","name":"x"}"#);
+    }
+
+    #[test]
+    fn a_string_that_looks_like_a_datetime_stays() {
+        let text = format!("{{\"{DATETIME_KEY}\":\"x\"}}");
+        assert_eq!(serde_json::from_str::<String>(&to_json(&text).unwrap()).unwrap(), text);
+    }
+
+    #[test]
+    fn nulls_are_missing_keys() {
+        let label = r#"{"app":null,"buildpacks":[{"key":"a","version":"1","layers":{"l":{"sha":"s","data":null,"build":false,"launch":true,"cache":false}}}],"config":{"sha":""},"launcher":{"sha":""},"process-types":{"sha":""},"runImage":{"topLayer":"t","reference":"r"}}"#;
+        let metadata = layers_metadata(&config(label)).unwrap();
+        assert!(metadata.app.is_empty());
+        assert_eq!(metadata.buildpacks[0].layers["l"].data, None);
+        assert!(metadata.buildpacks[0].layers["l"].launch);
+        assert_eq!(metadata.run_image.top_layer, "t");
+    }
+
+    #[test]
+    fn integers_stay_integers() {
+        let label = r#"{"buildpacks":[{"key":"a","version":"1","layers":{"l":{"sha":"s","data":{"n":1,"f":1.5},"launch":true}},"store":{"metadata":{"n":7,"x":null}}}]}"#;
+        let metadata = layers_metadata(&config(label)).unwrap();
+        assert_eq!(metadata.buildpacks[0].layers["l"].data.as_ref().unwrap().0["n"].as_integer(), Some(1));
+        assert_eq!(metadata.buildpacks[0].store.as_ref().unwrap().metadata["n"].as_integer(), Some(7));
+    }
+
+    #[test]
+    fn other_shapes_of_app_are_left_aside() {
+        for app in [r#""sha256:x""#, r#"{"sha":"x"}"#, r#"["x"]"#, "7"] {
+            let metadata = layers_metadata(&config(&format!(r#"{{"app":{app},"config":{{"sha":"c"}}}}"#))).unwrap();
+            assert!(metadata.app.is_empty(), "{app}");
+            assert_eq!(metadata.config.sha, "c");
+        }
+    }
+
+    #[test]
+    fn a_missing_label_is_empty_and_a_broken_one_an_error() {
+        assert_eq!(layers_metadata(&Config::default()).unwrap(), LayersMetadata::default());
+        assert_eq!(layers_metadata(&config("")).unwrap(), LayersMetadata::default());
+        assert!(layers_metadata(&config("{")).is_err());
+        assert_eq!(cache_metadata("not json"), CacheMetadata::default());
+    }
+}
