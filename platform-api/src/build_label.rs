@@ -7,8 +7,11 @@ use crate::{BuildMetadata, Data, GroupEntry, PlatformApi, build_metadata::Comman
 /// Who made the image: version and source of the lifecycle, for the build label.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LauncherInfo {
+    /// Version of the lifecycle; platforms compare it with that of their builder.
     pub version: String,
+    /// Where its source is.
     pub repository: String,
+    /// The commit it was built from.
     pub commit: String,
 }
 

@@ -5,10 +5,10 @@
 
 use std::path::PathBuf;
 
-use buildpack_api::{BomEntry, Label, ParseError, Process, ProcessType, Slice};
+use buildpack_api::{BomEntry, Label, ParseError, Process, ProcessType, Slice, parse_toml};
 use serde::{Deserialize, Serialize};
 
-use crate::{BuildLabel, GroupEntry, LauncherInfo, PlatformApi, group::EntryKeys, parse};
+use crate::{BuildLabel, GroupEntry, LauncherInfo, PlatformApi, group::EntryKeys, print::to_toml};
 
 /// Where exported images have the launcher.
 pub const DEFAULT_LAUNCHER_PATH: &str = crate::names::path::LAUNCHER;
@@ -19,12 +19,17 @@ const EVERY_EXEC_ENV: &str = "*";
 /// What the build came to.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BuildMetadata {
+    /// The group's buildpacks, in order.
     pub buildpacks: Vec<GroupEntry>,
+    /// The group's extensions, in order.
     pub extensions: Vec<GroupEntry>,
     /// Sorted by type; with the buildpack each is from.
     pub processes: Vec<(Process, String)>,
+    /// Of all buildpacks, in order.
     pub slices: Vec<Slice>,
+    /// Of all buildpacks, in order; a later one of the same key wins.
     pub labels: Vec<Label>,
+    /// What the image runs unless told otherwise.
     pub default_process: Option<ProcessType>,
     /// Legacy, Platform API before 0.9: entries with `(id, version)` of their buildpack.
     pub bom: Vec<(BomEntry, (String, String))>,
@@ -35,7 +40,7 @@ impl BuildMetadata {
     /// # Errors
     /// Malformed TOML, or a value of the wrong type.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let keys: FileKeys = parse::from_toml(text)?;
+        let keys: FileKeys = parse_toml(text)?;
         Ok(Self {
             buildpacks: keys.buildpacks.into_iter().map(GroupEntry::from).collect(),
             extensions: keys.extensions.into_iter().map(GroupEntry::from).collect(),
@@ -50,7 +55,7 @@ impl BuildMetadata {
     /// Same input, same bytes: the file is part of the image.
     pub fn to_toml(&self, api: PlatformApi) -> String {
         let bom = if api.bom_out_of_metadata() { Vec::new() } else { bom_keys(&self.bom) };
-        parse::to_toml(&FileKeys {
+        to_toml(&FileKeys {
             buildpack_default_process_type: self.default_process.as_ref().map(ToString::to_string),
             bom,
             buildpacks: self.buildpacks.iter().map(EntryKeys::from).collect(),

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use buildpack_api::io_text;
+
 /// No file of the contract comes near this size; what does was not meant for us.
 const LIMIT: u64 = 64 << 20;
 
@@ -18,16 +20,8 @@ pub struct FileError(pub String);
 
 impl FileError {
     fn new(doing: &str, path: &Path, cause: &io::Error) -> Self {
-        Self(format!("{doing} {}: {}", path.display(), cause_text(cause)))
+        Self(format!("{doing} {}: {}", path.display(), io_text(cause)))
     }
-}
-
-/// What went wrong, in the words every Unix program uses: without Rust's number, beginning in lower case.
-fn cause_text(cause: &io::Error) -> String {
-    let text = cause.to_string();
-    let text = text.split(" (os error ").next().unwrap_or(&text);
-    let mut chars = text.chars();
-    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
 }
 
 /// The file's text.
@@ -127,4 +121,87 @@ fn write_new(path: &Path, text: &str, old: Option<&fs::Metadata>) -> io::Result<
 fn write_in_place(path: &Path, text: &str) -> Result<(), FileError> {
     let mut file = File::create(path).map_err(|e| FileError::new("open", path, &e))?;
     file.write_all(text.as_bytes()).map_err(|e| FileError::new("write", path, &e))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt as _, symlink};
+
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn errors_name_the_path_as_go_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        fs::write(path("latin1"), b"\xe9").unwrap();
+        File::create(path("huge")).unwrap().set_len(LIMIT + 1).unwrap();
+        for (name, expected) in [
+            ("none", "open PATH: no such file or directory"),
+            ("latin1/x", "open PATH: not a directory"),
+            (".", "read PATH: is a directory"),
+            ("latin1", "PATH: not UTF-8"),
+            ("huge", "PATH: larger than 64 MiB"),
+        ] {
+            let error = read(&path(name)).unwrap_err().0;
+            assert_eq!(error, expected.replace("PATH", &path(name).display().to_string()));
+        }
+        assert_eq!(read_if_exists(&path("none")), Ok(None));
+        assert!(read_if_exists(&path("latin1")).is_err());
+        fs::write(path("good"), "text").unwrap();
+        assert_eq!(read_if_exists(&path("good")), Ok(Some("text".into())));
+        let error = parse(&path("good"), |_| Err::<(), _>("toml: line 1: bad")).unwrap_err().0;
+        assert_eq!(error, format!("{}: toml: line 1: bad", path("good").display()));
+        assert_eq!(parse_if_exists(&path("none"), |_| Err::<(), _>("unread")), Ok(None));
+    }
+
+    #[test]
+    fn parents_are_made_and_nothing_else_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b/file.toml");
+        write(&path, "one").unwrap();
+        write(&path, "two").unwrap();
+        assert_eq!(read(&path).unwrap(), "two");
+        assert_eq!(names(path.parent().unwrap()), ["file.toml"]);
+        // What a killed process of the same number left behind.
+        fs::write(temporary_name(&path), "half").unwrap();
+        write(&path, "three").unwrap();
+        assert_eq!((read(&path).unwrap().as_str(), names(path.parent().unwrap()).len()), ("three", 1));
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_mode_and_its_link() {
+        let dir = tempfile::tempdir().unwrap();
+        let (real, link) = (dir.path().join("real"), dir.path().join("link"));
+        write(&real, "one").unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
+        symlink("real", &link).unwrap();
+        write(&link, "two").unwrap();
+        assert!(link.is_symlink());
+        assert_eq!(read(&real).unwrap(), "two");
+        assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o777, 0o640);
+        symlink("new", dir.path().join("dangling")).unwrap();
+        write(&dir.path().join("dangling"), "three").unwrap();
+        assert_eq!(read(&dir.path().join("new")).unwrap(), "three");
+        write(Path::new("/dev/null"), "four").unwrap();
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+
+    #[test]
+    fn a_failure_leaves_the_old_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write(dir.path(), "x").unwrap_err().0;
+        assert_eq!(error, format!("open {}: is a directory", dir.path().display()));
+        let file = dir.path().join("file");
+        write(&file, "old").unwrap();
+        let error = write(&file.join("x"), "y").unwrap_err().0;
+        assert!(error.starts_with(&format!("mkdir {}: ", file.display())), "{error}");
+        assert_eq!(read(&file).unwrap(), "old");
+    }
 }

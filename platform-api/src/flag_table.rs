@@ -46,6 +46,7 @@ impl FlagKind {
 pub struct FlagInfo {
     /// Without a dash.
     pub name: &'static str,
+    /// What its value is.
     pub kind: FlagKind,
     /// The variable that stands in for it.
     pub env: Option<&'static str>,
@@ -58,17 +59,26 @@ pub struct FlagInfo {
 /// The programs that have flags.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Executable {
+    /// `analyzer`
     Analyzer,
+    /// `detector`
     Detector,
+    /// `restorer`
     Restorer,
+    /// `extender`
     Extender,
+    /// `builder`
     Builder,
+    /// `exporter`
     Exporter,
+    /// `creator`
     Creator,
+    /// `rebaser`
     Rebaser,
 }
 
 impl Executable {
+    /// All of them, in the order of a build.
     pub const ALL: [Self; 8] = [
         Self::Analyzer,
         Self::Detector,

@@ -36,6 +36,7 @@ pub enum Parsed<T> {
 pub struct Flags {
     /// After the program's name.
     pub args: Vec<OsString>,
+    /// The environment.
     pub env: BTreeMap<OsString, OsString>,
 }
 

@@ -1,24 +1,29 @@
 //! group.toml. Spec: platform.md, "group.toml".
 
-use buildpack_api::{ApiError, BuildpackApi, BuildpackId, Kind, ParseError};
+use buildpack_api::{ApiError, BuildpackApi, BuildpackId, Kind, ParseError, parse_toml};
 use serde::{Deserialize, Serialize};
 
-use crate::{ExitCode, Failure, parse};
+use crate::{ExitCode, Failure, print::to_toml};
 
 /// The modules of the build, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Group {
+    /// `[[group]]`
     pub buildpacks: Vec<GroupEntry>,
+    /// `[[group-extensions]]`
     pub extensions: Vec<GroupEntry>,
 }
 
 /// One of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupEntry {
+    /// What it is called.
     pub id: BuildpackId,
+    /// Which of its versions.
     pub version: String,
     /// As written; see [`GroupEntry::supported_api`].
     pub api: String,
+    /// Where to read about it.
     pub homepage: Option<String>,
     /// Tolerated when read, never written.
     pub optional: bool,
@@ -30,7 +35,7 @@ impl GroupEntry {
         format!("{}@{}", self.id, self.version)
     }
 
-    /// Exit code 12 with the sentence of API-4 where it is not one of ours.
+    /// Exit code 12 where it is not one of ours.
     pub fn supported_api(&self, kind: Kind) -> Result<BuildpackApi, Failure> {
         let name = self.full_name();
         self.api.parse().map_err(|e| {
@@ -56,7 +61,7 @@ impl Group {
     /// # Errors
     /// Malformed TOML, or an ID that cannot be one.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let keys: GroupKeys = parse::from_toml(text)?;
+        let keys: GroupKeys = parse_toml(text)?;
         Ok(Self {
             buildpacks: keys.group.into_iter().map(GroupEntry::from).collect(),
             extensions: keys
@@ -67,14 +72,15 @@ impl Group {
         })
     }
 
+    /// The text of the file.
     pub fn to_toml(&self) -> String {
-        parse::to_toml(&GroupKeys {
+        to_toml(&GroupKeys {
             group: self.buildpacks.iter().map(EntryKeys::from).collect(),
             group_extensions: self.extensions.iter().map(EntryKeys::from).collect(),
         })
     }
 
-    /// Every API of the group is one of ours (API-5).
+    /// Every API of the group is one of ours ; exit code 12.
     pub fn check_apis(&self) -> Result<(), Failure> {
         let buildpacks = self.buildpacks.iter().map(|entry| entry.supported_api(Kind::Buildpack));
         let extensions = self.extensions.iter().map(|entry| entry.supported_api(Kind::Extension));
@@ -153,7 +159,7 @@ mod tests {
         assert!(group.buildpacks[0].optional);
         assert!(!group.to_toml().contains("optional"));
         assert_eq!(Group::parse("").unwrap(), Group::default());
-        for text in ["[[group]]\nversion='1'", "[[group]]\nid='../x'\nversion='1'", "group = 1"] {
+        for text in ["[[group]]\nversion='1'", "[[group]]\nid='..'\nversion='1'", "group = 1"] {
             assert!(Group::parse(text).is_err(), "{text}");
         }
     }

@@ -254,7 +254,7 @@ mod tests {
 
     #[test]
     fn an_undecodable_label_is_an_error() {
-        for text in ["", "x", "[]", "\"\"", r#"{"buildpacks":1}"#, r#"{"runImage":[]}"#] {
+        for text in ["", "x", "1", "\"\"", r#"{"buildpacks":1}"#, r#"{"runImage":1}"#] {
             assert!(serde_json::from_str::<LayersMetadata>(text).is_err(), "{text}");
         }
     }

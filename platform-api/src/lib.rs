@@ -4,6 +4,7 @@
 //! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md>
 
 mod analyzed;
+mod analyzed_keys;
 mod build_label;
 mod build_metadata;
 mod data;
@@ -18,8 +19,8 @@ mod modes;
 mod modules;
 pub mod names;
 mod order;
-mod parse;
 mod plan;
+mod print;
 mod project_metadata;
 mod report;
 mod run;

@@ -1,9 +1,7 @@
 //! order.toml. Spec: platform.md, "order.toml".
 
-use buildpack_api::{Order, ParseError};
+use buildpack_api::{Order, ParseError, parse_toml};
 use serde::Deserialize;
-
-use crate::parse;
 
 /// The orders of a build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,7 +24,7 @@ impl OrderFile {
     /// # Errors
     /// Malformed TOML, or an element without an ID.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let mut keys: OrderKeys = parse::from_toml(text)?;
+        let mut keys: OrderKeys = parse_toml(text)?;
         for element in keys.order_extensions.0.iter_mut().flat_map(|group| &mut group.group) {
             element.optional = true;
         }

@@ -1,9 +1,9 @@
 //! plan.toml. Spec: platform.md, "plan.toml".
 
-use buildpack_api::{BuildpackId, BuildpackPlan, Kind, ParseError, Require};
+use buildpack_api::{BuildpackId, BuildpackPlan, Kind, ParseError, Require, parse_toml};
 use serde::{Deserialize, Serialize};
 
-use crate::parse;
+use crate::print::to_toml;
 
 /// The Build Plan as detection resolved it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +31,7 @@ impl Plan {
     /// # Errors
     /// Malformed TOML, or an ID that cannot be one.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let keys: PlanKeys = parse::from_toml(text)?;
+        let keys: PlanKeys = parse_toml(text)?;
         let entry = |keys: EntryKeys| PlanEntry {
             providers: keys.providers.into_iter().map(Provider::from).collect(),
             requires: keys.requires,
@@ -44,7 +44,7 @@ impl Plan {
             providers: entry.providers.iter().map(ProviderKeys::from).collect(),
             requires: entry.requires.clone(),
         };
-        parse::to_toml(&PlanKeys { entries: self.entries.iter().map(keys).collect() })
+        to_toml(&PlanKeys { entries: self.entries.iter().map(keys).collect() })
     }
 
     /// The requires of every entry that this module provides. A group has one version of a module, so the version of

@@ -1,10 +1,10 @@
 //! project-metadata.toml and label `io.buildpacks.project.metadata`. Spec: platform.md, "project-metadata.toml".
 
-use buildpack_api::ParseError;
+use buildpack_api::{ParseError, parse_toml};
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{Data, parse};
+use crate::Data;
 
 /// Where the source came from.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
@@ -33,7 +33,7 @@ impl ProjectMetadata {
     /// # Errors
     /// Malformed TOML, or a value of the wrong type.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let source = parse::from_toml::<FileKeys>(text)?.source.map(|keys| {
+        let source = parse_toml::<FileKeys>(text)?.source.map(|keys| {
             let mut source = Table::new();
             for (key, table) in [("version", keys.version), ("metadata", keys.metadata)] {
                 if !table.is_empty() {

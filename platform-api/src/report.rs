@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     build_metadata::{BomKeys, bom_keys},
-    parse,
+    print::to_toml,
 };
 
 /// What export or rebase made.
@@ -64,7 +64,7 @@ impl Report {
     /// The file's text. An image's name may contain the word `digest`; it is then spelt with an escape.
     pub fn to_toml(&self) -> String {
         let image = &self.image;
-        let text = parse::to_toml(&ReportKeys {
+        let text = to_toml(&ReportKeys {
             build: self.build.as_ref().map(|build| BuildKeys { bom: bom_keys(&build.bom) }),
             image: ImageKeys {
                 tags: image.tags.clone(),
@@ -80,7 +80,11 @@ impl Report {
 /// The line, if it is one of names, without the word that only the digest's line may have.
 fn without_the_word(line: &str) -> String {
     // Image names hold neither quotes nor backslashes, so the encoder writes them between double quotes.
-    if line.starts_with("tags = ") { line.replace("digest", "d\\u0069gest") } else { line.to_owned() }
+    if line.starts_with("tags = ") && !line.contains('\'') {
+        line.replace("digest", "d\\u0069gest")
+    } else {
+        line.to_owned()
+    }
 }
 
 #[cfg(test)]

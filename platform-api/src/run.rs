@@ -1,9 +1,9 @@
 //! run.toml, and stack.toml before Platform API 0.12: the same value from both. Spec: platform.md, "run.toml".
 
-use buildpack_api::ParseError;
+use buildpack_api::{ParseError, parse_toml};
 use serde::Deserialize;
 
-use crate::{PlatformApi, parse};
+use crate::PlatformApi;
 
 /// The run images a platform offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ impl RunImages {
     /// Malformed TOML, or a value of the wrong type.
     pub fn parse(text: &str, api: PlatformApi) -> Result<Self, ParseError> {
         let images = if api.run_toml() {
-            parse::from_toml::<RunKeys>(text)?.images
+            parse_toml::<RunKeys>(text)?.images
         } else {
-            parse::from_toml::<StackKeys>(text)?.run_image.into_iter().collect()
+            parse_toml::<StackKeys>(text)?.run_image.into_iter().collect()
         };
         Ok(Self { images })
     }

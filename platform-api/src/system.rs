@@ -1,9 +1,7 @@
 //! system.toml (Platform API 0.15). Spec: platform.md, "system.toml".
 
-use buildpack_api::{OrderElement, ParseError};
+use buildpack_api::{OrderElement, ParseError, parse_toml};
 use serde::Deserialize;
-
-use crate::parse;
 
 /// Buildpacks the operator puts around every group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,7 +34,7 @@ impl System {
     /// # Errors
     /// Malformed TOML, or an element without an ID.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
-        let keys: FileKeys = parse::from_toml(text)?;
+        let keys: FileKeys = parse_toml(text)?;
         Ok(Self { pre: keys.system.pre.buildpacks, post: keys.system.post.buildpacks })
     }
 }

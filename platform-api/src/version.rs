@@ -153,6 +153,11 @@ impl PlatformApi {
     pub fn system_buildpacks(self) -> bool {
         self >= Self::V0_15
     }
+    /// Whether an image that was built with the Platform API `text` (its `CNB_PLATFORM_API`) is rebased by its target,
+    /// not by its stack. Also of versions that this lifecycle does not support (0.12; platform.md, "Rebase").
+    pub fn image_has_target(text: &str) -> bool {
+        text.parse::<ApiVersion>().is_ok_and(|api| api >= ApiVersion { major: 0, minor: 12 })
+    }
     /// Execution environments filter detection and processes, and are a label (0.15; platform.md, "Detect", Inputs).
     pub fn exec_env(self) -> bool {
         self >= Self::V0_15
@@ -187,7 +192,7 @@ impl FromStr for PlatformApi {
 
 impl fmt::Display for PlatformApi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text())
+        f.pad(self.text())
     }
 }
 

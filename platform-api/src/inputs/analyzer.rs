@@ -8,20 +8,35 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, values::Line};
 /// What `analyzer` is called with.
 #[derive(Clone, Debug)]
 pub struct AnalyzerInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
+    /// `-cache-dir`, `-cache-image`
     pub cache: CacheInputs,
+    /// `CNB_INSECURE_REGISTRIES`, then `-insecure-registry`
     pub insecure_registries: Vec<String>,
+    /// `-launch-cache`; a daemon's only
     pub launch_cache: Option<PathBuf>,
+    /// `-layers`, absolute
     pub layers: PathBuf,
+    /// `-daemon`, `-layout`, `-layout-dir`
     pub location: ImageLocation,
+    /// The image to make.
     pub output_image: String,
+    /// `-previous-image`; else the image itself
     pub previous_image: String,
+    /// `-run`, or `-stack` before Platform API 0.12
     pub run: RunFile,
+    /// `-run-image`
     pub run_image: Option<String>,
+    /// `-skip-layers`, or `-skip-restore` of creator
     pub skip_layers: bool,
+    /// `-tag`: further names of the image
     pub tags: Vec<String>,
     /// Sentences for the user, to be logged as warnings.
     pub warnings: Vec<String>,

@@ -8,16 +8,27 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, values::Line};
 /// What `builder` is called with.
 #[derive(Clone, Debug)]
 pub struct BuilderInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
+    /// `-app`, absolute
     pub app: PathBuf,
+    /// `-build-config`, absolute
     pub build_config: PathBuf,
+    /// `-buildpacks`, `-extensions`
     pub dirs: crate::ModuleDirs,
+    /// `CNB_EXEC_ENV`
     pub exec_env: String,
+    /// `-group`: group.toml
     pub group: PathBuf,
+    /// `-layers`, absolute
     pub layers: PathBuf,
+    /// `-plan`: plan.toml
     pub plan: PathBuf,
+    /// `-platform`, absolute
     pub platform: PathBuf,
     /// The environment the executable was started with.
     pub inherited: Vec<(std::ffi::OsString, std::ffi::OsString)>,

@@ -6,14 +6,16 @@ use std::{
 };
 
 use crate::{
-    Failure, ModuleDirs,
+    Failure, ModuleDirs, names,
     values::{Line, unique},
 };
 
 /// `-log-level`, `-no-color`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogInputs {
+    /// The least severe messages to show.
     pub level: LogLevel,
+    /// Without colour.
     pub no_color: bool,
 }
 
@@ -30,7 +32,9 @@ pub enum LogLevel {
 /// `-uid`, `-gid`: who to become. 0: stay who we are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UserInputs {
+    /// The user's number.
     pub uid: u32,
+    /// The group's number.
     pub gid: u32,
 }
 
@@ -46,7 +50,9 @@ pub enum ImageLocation {
 /// `-cache-dir`, `-cache-image`. At most one is set: the image wins where both are given.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheInputs {
+    /// A volume, absolute.
     pub dir: Option<PathBuf>,
+    /// A reference.
     pub image: Option<String>,
 }
 
@@ -110,8 +116,9 @@ pub(super) fn inherited(line: &Line<'_>) -> Vec<(OsString, OsString)> {
 /// order.toml: the default is the layers directory's where there is one, else the builder's.
 pub(super) fn order(line: &Line<'_>) -> PathBuf {
     let order = line.path("order");
-    if order == line.layers.join("order.toml") && line.given("order").is_none() && !order.exists() {
-        return Path::new(crate::names::path::ORDER).to_owned();
+    let is_default = line.given("order").is_none() && line.flags.env(names::env::ORDER_PATH).is_none();
+    if is_default && !order.exists() {
+        return Path::new(names::path::ORDER).to_owned();
     }
     order
 }

@@ -12,16 +12,25 @@ use crate::{
 /// What `creator` is called with.
 #[derive(Clone, Debug)]
 pub struct CreatorInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-cache-dir`, `-cache-image`
     pub cache: CacheInputs,
     /// `-skip-restore`
     pub skip_restore: bool,
+    /// What its analyze step is called with.
     pub analyzer: AnalyzerInputs,
+    /// What its detect step is called with.
     pub detector: DetectorInputs,
+    /// What its restore step is called with.
     pub restorer: RestorerInputs,
+    /// What its build step is called with.
     pub builder: BuilderInputs,
+    /// What its export step is called with.
     pub exporter: ExporterInputs,
     /// Sentences for the user, to be logged as warnings.
     pub warnings: Vec<String>,
@@ -30,7 +39,7 @@ pub struct CreatorInputs {
 impl CreatorInputs {
     /// Reads flags and environment. Syntax errors and unknown flags are exit code 2, wrong values 3.
     pub fn from_flags(flags: &Flags, api: PlatformApi) -> Result<Parsed<Self>, Failure> {
-        flags.parse(Executable::Creator, api, |line| Self::read(line))
+        flags.parse(Executable::Creator, api, Self::read)
     }
 
     fn read(line: &Line<'_>) -> Result<Self, Failure> {

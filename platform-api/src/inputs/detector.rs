@@ -8,20 +8,35 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, values::Line};
 /// What `detector` is called with.
 #[derive(Clone, Debug)]
 pub struct DetectorInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
+    /// `-app`, absolute
     pub app: PathBuf,
+    /// `-build-config`, absolute
     pub build_config: PathBuf,
+    /// `-buildpacks`, `-extensions`
     pub dirs: crate::ModuleDirs,
+    /// `CNB_EXEC_ENV`
     pub exec_env: String,
+    /// `-generated`, absolute
     pub generated: PathBuf,
+    /// `-group`: group.toml
     pub group: PathBuf,
+    /// `-layers`, absolute
     pub layers: PathBuf,
+    /// `-order`: order.toml
     pub order: PathBuf,
+    /// `-plan`: plan.toml
     pub plan: PathBuf,
+    /// `-platform`, absolute
     pub platform: PathBuf,
+    /// `-run`, or `-stack` before Platform API 0.12
     pub run: RunFile,
+    /// `-system`: system.toml
     pub system: PathBuf,
     /// The environment the executable was started with.
     pub inherited: Vec<(std::ffi::OsString, std::ffi::OsString)>,

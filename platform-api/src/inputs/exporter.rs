@@ -8,27 +8,47 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, names, values::Line
 /// What `exporter` is called with.
 #[derive(Clone, Debug)]
 pub struct ExporterInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
+    /// `-app`, absolute
     pub app: PathBuf,
+    /// `-cache-dir`, `-cache-image`
     pub cache: CacheInputs,
+    /// `CNB_EXEC_ENV`
     pub exec_env: String,
+    /// `-extended`
     pub extended: PathBuf,
+    /// `-group`: group.toml
     pub group: PathBuf,
+    /// `CNB_INSECURE_REGISTRIES`, then `-insecure-registry`
     pub insecure_registries: Vec<String>,
+    /// `-launch-cache`; a daemon's only
     pub launch_cache: Option<PathBuf>,
+    /// `-launcher`
     pub launcher: PathBuf,
+    /// `-launcher-sbom`
     pub launcher_sbom: PathBuf,
+    /// `-layers`, absolute
     pub layers: PathBuf,
+    /// `-daemon`, `-layout`, `-layout-dir`
     pub location: ImageLocation,
     /// The first is the primary name.
     pub output_images: Vec<String>,
+    /// `-parallel`
     pub parallel: bool,
+    /// `-process-type`
     pub process_type: Option<String>,
+    /// `-project-metadata`: project-metadata.toml
     pub project_metadata: PathBuf,
+    /// `-report`: report.toml
     pub report: PathBuf,
+    /// `-run`, or `-stack` before Platform API 0.12
     pub run: RunFile,
     /// `SOURCE_DATE_EPOCH` in seconds, where given and valid.
     pub source_date_epoch: Option<i64>,

@@ -8,17 +8,27 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi};
 /// What `extender` is called with.
 #[derive(Clone, Debug)]
 pub struct ExtenderInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
     /// What the build part needs, for `-kind build`.
     pub builder: super::BuilderInputs,
+    /// `-kaniko-cache-ttl`
     pub cache_ttl: std::time::Duration,
+    /// `-extended`
     pub extended: PathBuf,
+    /// `-generated`, absolute
     pub generated: PathBuf,
+    /// `-group`: group.toml
     pub group: PathBuf,
+    /// `-kaniko`
     pub kaniko: PathBuf,
+    /// `-kind`
     pub kind: ExtendKind,
     /// Sentences for the user, to be logged as warnings.
     pub warnings: Vec<String>,

@@ -13,12 +13,17 @@ const DEFAULT_EXEC_ENV: &str = "production";
 /// What `launcher` is called with.
 #[derive(Clone, Debug)]
 pub struct LauncherInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `CNB_APP_DIR`
     pub app: PathBuf,
+    /// `CNB_LAYERS_DIR`
     pub layers: PathBuf,
+    /// `CNB_EXEC_ENV`
     pub exec_env: String,
     /// `CNB_PROCESS_TYPE`, which is only warned about.
     pub process_type: Option<String>,
+    /// `CNB_NO_COLOR`
     pub no_color: bool,
     /// The user's arguments.
     pub args: Vec<OsString>,

@@ -8,16 +8,25 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, names, values::Line
 /// What `rebaser` is called with.
 #[derive(Clone, Debug)]
 pub struct RebaserInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-force`
     pub force: bool,
+    /// `CNB_INSECURE_REGISTRIES`, then `-insecure-registry`
     pub insecure_registries: Vec<String>,
+    /// `-daemon`, `-layout`, `-layout-dir`
     pub location: ImageLocation,
     /// The first is the primary name.
     pub output_images: Vec<String>,
+    /// `-previous-image`; else the image itself
     pub previous_image: String,
+    /// `-report`: report.toml
     pub report: PathBuf,
+    /// `-run-image`
     pub run_image: Option<String>,
     /// Sentences for the user, to be logged as warnings.
     pub warnings: Vec<String>,

@@ -8,20 +8,33 @@ use crate::{Executable, Failure, Flags, Parsed, PlatformApi, values::Line};
 /// What `restorer` is called with.
 #[derive(Clone, Debug)]
 pub struct RestorerInputs {
+    /// The Platform API asked for.
     pub api: PlatformApi,
+    /// `-log-level`, `-no-color`
     pub log: LogInputs,
+    /// `-uid`, `-gid`
     pub user: UserInputs,
+    /// `-analyzed`: analyzed.toml
     pub analyzed: PathBuf,
+    /// `-build-image`
     pub build_image: Option<String>,
+    /// `-cache-dir`, `-cache-image`
     pub cache: CacheInputs,
+    /// `-generated`, absolute
     pub generated: PathBuf,
+    /// `-group`: group.toml
     pub group: PathBuf,
+    /// `CNB_INSECURE_REGISTRIES`, then `-insecure-registry`
     pub insecure_registries: Vec<String>,
     /// `/kaniko`
     pub kaniko: PathBuf,
+    /// `-layers`, absolute
     pub layers: PathBuf,
+    /// `-daemon`, `-layout`, `-layout-dir`
     pub location: ImageLocation,
+    /// `-run`, or `-stack` before Platform API 0.12
     pub run: RunFile,
+    /// `-skip-layers`, or `-skip-restore` of creator
     pub skip_layers: bool,
     /// Sentences for the user, to be logged as warnings.
     pub warnings: Vec<String>,
