@@ -15,6 +15,7 @@ use crate::data::{Any, Data, null_as_default};
 /// A layer by its diff ID; empty where there is none.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LayerSha {
+    /// `sha256:…`
     #[serde(default, deserialize_with = "null_as_default")]
     pub sha: String,
 }
@@ -25,18 +26,25 @@ pub struct LayersMetadata {
     /// One per slice; empty where an older image's label has another shape.
     #[serde(default, deserialize_with = "app_layers")]
     pub app: Vec<LayerSha>,
+    /// SBOMs of the app (Platform API 0.8).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sbom: Option<LayerSha>,
+    /// In the order of the group.
     #[serde(default, deserialize_with = "null_as_default")]
     pub buildpacks: Vec<BuildpackLayers>,
+    /// `<layers>/config`
     #[serde(default, deserialize_with = "null_as_default")]
     pub config: LayerSha,
+    /// The launcher.
     #[serde(default, deserialize_with = "null_as_default")]
     pub launcher: LayerSha,
+    /// The links of the processes.
     #[serde(default, rename = "process-types", deserialize_with = "null_as_default")]
     pub process_types: LayerSha,
+    /// What rebase needs to know.
     #[serde(default, rename = "runImage", deserialize_with = "null_as_default")]
     pub run_image: RunImageLabel,
+    /// The run image once more, where older platforms look for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stack: Option<StackLabel>,
     /// Execution environment of the build (spec 0.15).
@@ -56,11 +64,13 @@ impl LayersMetadata {
 pub struct BuildpackLayers {
     /// The buildpack's ID.
     pub key: String,
+    /// The buildpack's version.
     #[serde(default, deserialize_with = "null_as_default")]
     pub version: String,
     /// By layer name.
     #[serde(default, deserialize_with = "null_as_default")]
     pub layers: BTreeMap<String, LayerData>,
+    /// The buildpack's store.toml.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -79,10 +89,13 @@ pub struct LayerData {
     /// The layer's `[metadata]`, `null` where it has none.
     #[serde(default, deserialize_with = "table_or_nothing")]
     pub data: Option<Data>,
+    /// For later buildpacks.
     #[serde(default)]
     pub build: bool,
+    /// For the app image.
     #[serde(default)]
     pub launch: bool,
+    /// For the next build.
     #[serde(default)]
     pub cache: bool,
 }
@@ -90,8 +103,10 @@ pub struct LayerData {
 /// `runImage` of the lifecycle label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunImageLabel {
+    /// Diff ID of the run image's last layer.
     #[serde(default, rename = "topLayer")]
     pub top_layer: String,
+    /// Digest reference or image ID.
     #[serde(default)]
     pub reference: String,
     /// Platform API 0.12.
@@ -105,6 +120,7 @@ pub struct RunImageLabel {
 /// `stack` of the lifecycle label.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StackLabel {
+    /// Its names.
     #[serde(default, rename = "runImage", deserialize_with = "null_as_default")]
     pub run_image: RunImageForLabel,
 }
@@ -112,8 +128,10 @@ pub struct StackLabel {
 /// A run image's names.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunImageForLabel {
+    /// The first choice.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub image: String,
+    /// Where else it can be had.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub mirrors: Vec<String>,
 }
@@ -121,8 +139,10 @@ pub struct RunImageForLabel {
 /// Label (or file) `io.buildpacks.lifecycle.cache.metadata`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CacheMetadata {
+    /// SBOMs of cached layers.
     #[serde(default, deserialize_with = "null_as_default")]
     pub sbom: LayerSha,
+    /// In the order of the group.
     #[serde(default, deserialize_with = "null_as_default")]
     pub buildpacks: Vec<BuildpackLayers>,
 }

@@ -3,6 +3,8 @@
 //!
 //! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md>
 
+#![warn(missing_docs)]
+
 mod analyzed;
 mod analyzed_keys;
 mod build_label;

@@ -16,8 +16,11 @@ pub enum Notice {
 /// `CNB_DEPRECATION_MODE`. platform.md, "Platform API Compatibility".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeprecationMode {
+    /// Say nothing.
     Quiet,
+    /// Say so.
     Warn,
+    /// Stop.
     Error,
 }
 
@@ -48,8 +51,11 @@ impl DeprecationMode {
 /// `CNB_EXPERIMENTAL_MODE`. platform.md, "Experimental features".
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExperimentalMode {
+    /// Say nothing.
     Silent,
+    /// Say so.
     Warn,
+    /// Stop.
     Error,
 }
 

@@ -10,7 +10,9 @@ use crate::file::{self, FileError};
 /// The two directories modules are found in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModuleDirs {
+    /// `-buildpacks`
     pub buildpacks: PathBuf,
+    /// `-extensions`
     pub extensions: PathBuf,
 }
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 /// The orders of a build.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OrderFile {
+    /// Groups of buildpacks.
     pub order: Order,
     /// Every element is optional, whatever the file says.
     pub order_extensions: Order,

@@ -8,12 +8,14 @@ use crate::print::to_toml;
 /// The Build Plan as detection resolved it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
+    /// Each name once.
     pub entries: Vec<PlanEntry>,
 }
 
 /// One dependency: who provides it, who asks for it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanEntry {
+    /// In the order of the group.
     pub providers: Vec<Provider>,
     /// All of one name.
     pub requires: Vec<Require>,
@@ -22,8 +24,11 @@ pub struct PlanEntry {
 /// A module that can provide a dependency.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Provider {
+    /// Its ID.
     pub id: BuildpackId,
+    /// Its version.
     pub version: String,
+    /// Buildpack or extension.
     pub kind: Kind,
 }
 
@@ -39,6 +44,7 @@ impl Plan {
         Ok(Self { entries: keys.entries.into_iter().map(entry).collect() })
     }
 
+    /// The text of the file.
     pub fn to_toml(&self) -> String {
         let keys = |entry: &PlanEntry| EntryKeys {
             providers: entry.providers.iter().map(ProviderKeys::from).collect(),

@@ -11,6 +11,7 @@ use crate::{
 /// What export or rebase made.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Report {
+    /// `[image]`
     pub image: ImageReport,
     /// Platform API before 0.9.
     pub build: Option<BuildReport>,

@@ -8,14 +8,17 @@ use crate::PlatformApi;
 /// The run images a platform offers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RunImages {
+    /// The first is the one to take where nothing else is said.
     pub images: Vec<RunImageMirrors>,
 }
 
 /// A run image and where else it can be had.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct RunImageMirrors {
+    /// Its name.
     #[serde(default)]
     pub image: String,
+    /// Its other names.
     #[serde(default)]
     pub mirrors: Vec<String>,
 }

@@ -6,7 +6,9 @@ use serde::Deserialize;
 /// Buildpacks the operator puts around every group.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct System {
+    /// Before the first of the group.
     pub pre: Vec<OrderElement>,
+    /// After the last of the group.
     pub post: Vec<OrderElement>,
 }
 

@@ -9,14 +9,23 @@ use buildpack_api::{ApiError, ApiVersion};
 /// A version of the Platform API that this lifecycle supports; an unsupported one cannot be held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum PlatformApi {
+    /// Platform API 0.7
     V0_7,
+    /// Platform API 0.8
     V0_8,
+    /// Platform API 0.9
     V0_9,
+    /// Platform API 0.10
     V0_10,
+    /// Platform API 0.11
     V0_11,
+    /// Platform API 0.12
     V0_12,
+    /// Platform API 0.13
     V0_13,
+    /// Platform API 0.14
     V0_14,
+    /// Platform API 0.15
     V0_15,
 }
 

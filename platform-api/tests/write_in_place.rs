@@ -2,6 +2,9 @@
 //! case runs in a process of its own, in a mount namespace or as another user; that needs root, and is told when
 //! skipped.
 
+// Helpers of tests are tests too.
+#![allow(clippy::unwrap_used, clippy::print_stderr)]
+
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown},

@@ -22,10 +22,15 @@ pub struct LogInputs {
 /// The levels of the reference, least severe first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
+    /// Everything, also what only developers ask for.
     Debug,
+    /// What a build is about.
     Info,
+    /// What may be wrong.
     Warn,
+    /// What is wrong.
     Error,
+    /// Only what ends the process.
     Fatal,
 }
 
@@ -41,7 +46,9 @@ pub struct UserInputs {
 /// Where app images are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImageLocation {
+    /// In the registry their names tell.
     Registry,
+    /// `-daemon`
     Daemon,
     /// `-layout-dir`
     Layout(PathBuf),

@@ -67,6 +67,8 @@ impl ExtenderInputs {
 /// Which image `extender` extends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExtendKind {
+    /// The one buildpacks run in, which is the one we run in.
     Build,
+    /// The app image's base.
     Run,
 }
