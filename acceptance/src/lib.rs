@@ -39,6 +39,8 @@
 )]
 #![allow(clippy::return_self_not_must_use, reason = "the checks of an outcome are statements, too")]
 
+pub mod fault;
 pub mod image;
+pub mod registry;
 pub mod run;
 pub mod tree;
