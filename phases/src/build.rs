@@ -14,11 +14,10 @@ use buildpack_api::{
     Label, Launch, LayerTypes, Process, ProcessType, RunError, SbomFormat, Slice,
 };
 use platform_api::{
-    BuildMetadata, Data, ExitCode, Failure, Group, GroupEntry, Plan, TargetData, file,
-    inputs::{BuilderInputs, LogLevel},
+    BuildMetadata, Data, ExitCode, Failure, Group, GroupEntry, Plan, TargetData, file, inputs::BuilderInputs,
 };
 use serde::Serialize;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use crate::{
     labels,
@@ -58,18 +57,11 @@ pub fn build(
 }
 
 fn context(inputs: &BuilderInputs, target: Option<&TargetData>) -> Context {
-    let (target, lines) = os_release::completed(target);
-    for (level, line) in lines {
-        match level {
-            LogLevel::Warn => warn!("{line}"),
-            _ => info!("{line}"),
-        }
-    }
     Context {
         app: inputs.app.clone(),
         platform: inputs.platform.clone(),
         build_config: Some(inputs.build_config.clone()),
-        target,
+        target: os_release::completed_aloud(target),
         exec_env: inputs.exec_env.clone(),
         env: Env::for_build(inputs.inherited.iter().cloned()),
     }

@@ -17,6 +17,7 @@ pub mod target;
 // detect, generate and build, and what they share with the others.
 pub mod build;
 pub mod detect;
+pub mod generate;
 pub mod layers_dir;
 pub mod os_release;
 pub mod sbom;

@@ -6,12 +6,25 @@ use std::path::Path;
 
 use buildpack_api::{Target, read_toml_bounded};
 use platform_api::{TargetData, inputs::LogLevel};
+use tracing::{info, warn};
 
 const OS_RELEASE: &str = "/etc/os-release";
 
 /// The target to build for, and what to tell the user of how it was found. Call it once per phase: it may read a file.
 pub fn completed(target: Option<&TargetData>) -> (Target, Vec<(LogLevel, String)>) {
     completed_from(target, Path::new(OS_RELEASE))
+}
+
+/// The same, told right away.
+pub(crate) fn completed_aloud(target: Option<&TargetData>) -> Target {
+    let (target, lines) = completed(target);
+    for (level, line) in lines {
+        match level {
+            LogLevel::Warn => warn!("{line}"),
+            _ => info!("{line}"),
+        }
+    }
+    target
 }
 
 fn completed_from(target: Option<&TargetData>, os_release: &Path) -> (Target, Vec<(LogLevel, String)>) {
