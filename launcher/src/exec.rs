@@ -1,0 +1,144 @@
+//! Becoming the process.
+
+use std::{
+    convert::Infallible,
+    env::set_current_dir,
+    ffi::{CString, OsStr, OsString},
+    fs, io, iter,
+    os::unix::{ffi::OsStrExt, fs::PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use buildpack_api::{Env, io_text};
+use nix::{
+    errno::Errno,
+    sys::signal::{SigHandler, Signal, signal},
+    unistd::{AccessFlags, eaccess, execve},
+};
+
+use crate::{error::Error, process::Start};
+
+/// Becomes a direct process. Comes back only where that failed.
+pub(crate) fn direct(start: &Start, env: &Env) -> Error {
+    if let Some(dir) = &start.working_dir {
+        if let Err(e) = set_current_dir(dir) {
+            return Error::io(&format!("chdir {}", dir.display()), &e).within("change directory");
+        }
+    }
+    let program = match look_up(&start.command, env.get("PATH").unwrap_or_default()) {
+        Ok(program) => program,
+        Err(e) => return e.within("path lookup"),
+    };
+    let error = replace(&program, &start.command, &start.args, env);
+    Error::io(&program.display().to_string(), &error).within("direct exec")
+}
+
+/// Replaces this process by the file `program`. Comes back only where that failed.
+///
+/// Not by std's `Command`: that gives what the kernel does not know as a program (one of another architecture, say) to
+/// `/bin/sh`, and what comes of it hides the reason.
+pub(crate) fn replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> io::Error {
+    match try_replace(program, argv0, args, env) {
+        Err(e) => e,
+    }
+}
+
+fn try_replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> io::Result<Infallible> {
+    let program = c_string(program.as_os_str(), "the program")?;
+    let args = iter::once(argv0).chain(args.iter().map(OsString::as_os_str));
+    let args = args.map(|arg| c_string(arg, "an argument")).collect::<io::Result<Vec<_>>>()?;
+    let mut variables = Vec::new();
+    for (name, value) in env.iter() {
+        let mut variable = name.to_owned();
+        variable.push("=");
+        variable.push(value);
+        variables.push(c_string(&variable, &format!("variable {}", Path::new(name).display()))?);
+    }
+    end_on_broken_pipe()?;
+    Ok(execve(&program, &args, &variables)?)
+}
+
+/// Puts back to its default the one signal that Rust's runtime ignores: an ignored one would stay so in the process.
+/// The runtime leaves all others, and the mask, as they were; and its descriptors are closed on exec.
+#[allow(unsafe_code)]
+fn end_on_broken_pipe() -> io::Result<()> {
+    // SAFETY: the default disposition runs no code of ours.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+    Ok(())
+}
+
+fn c_string(text: &OsStr, what: &str) -> io::Result<CString> {
+    CString::new(text.as_bytes()).map_err(|_| io::Error::other(format!("{what} holds a NUL byte")))
+}
+
+/// The file to execute: the command itself where it has a slash, else the first executable of that name in `path`.
+/// Only absolute elements count: the app's own directory is not searched by accident.
+fn look_up(command: &OsStr, path: &OsStr) -> Result<PathBuf, Error> {
+    let named = |text: &str| Error::new(format!("exec: \"{}\": {text}", Path::new(command).display()));
+    if command.as_bytes().contains(&b'/') {
+        return match executable(Path::new(command)) {
+            Ok(()) => Ok(command.into()),
+            Err(e) => Err(named(&io_text(&e))),
+        };
+    }
+    std::env::split_paths(path)
+        .filter(|dir| dir.is_absolute() && !command.is_empty())
+        .map(|dir| dir.join(command))
+        .find(|file| executable(file).is_ok())
+        .ok_or_else(|| named("executable file not found in $PATH"))
+}
+
+/// Whether we, whoever that is, may execute the file.
+fn executable(file: &Path) -> io::Result<()> {
+    let metadata = fs::metadata(file)?;
+    if metadata.is_dir() {
+        return Err(Errno::EISDIR.into());
+    }
+    match eaccess(file, AccessFlags::X_OK) {
+        // Sandboxes that do not know the call.
+        Err(Errno::ENOSYS | Errno::EPERM) if metadata.permissions().mode() & 0o111 != 0 => Ok(()),
+        answer => Ok(answer?),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{ffi::OsString, fs, os::unix::fs::PermissionsExt, path::Path};
+
+    use super::look_up;
+
+    fn file(path: &Path, mode: u32) {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn a_name_is_looked_up_in_path_and_a_path_is_taken_as_it_is() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = |name: &str| root.path().join(name);
+        file(&dir("a/tool"), 0o644);
+        fs::create_dir_all(dir("b/tool")).unwrap();
+        file(&dir("c/tool"), 0o755);
+        file(&dir("d/tool"), 0o755);
+        let path: OsString = std::env::join_paths(
+            [dir("missing"), dir("a"), dir("b"), dir("c"), dir("d"), "".into(), "relative".into()].iter(),
+        )
+        .unwrap();
+        assert_eq!(look_up("tool".as_ref(), &path).unwrap(), dir("c/tool"));
+        let given = dir("d/tool");
+        assert_eq!(look_up(given.as_os_str(), "".as_ref()).unwrap(), given);
+
+        let text = |command: &str| look_up(command.as_ref(), &path).unwrap_err().to_string();
+        for command in ["nothing", "", "Cargo.toml"] {
+            assert_eq!(text(command), format!("exec: \"{command}\": executable file not found in $PATH"));
+        }
+        let missing = dir("missing/tool");
+        let missing = missing.to_str().unwrap();
+        assert_eq!(text(missing), format!("exec: \"{missing}\": no such file or directory"));
+        let plain = dir("a/tool");
+        assert_eq!(text(plain.to_str().unwrap()), format!("exec: \"{}\": permission denied", plain.display()));
+        let directory = dir("b/tool");
+        assert_eq!(text(directory.to_str().unwrap()), format!("exec: \"{}\": is a directory", directory.display()));
+    }
+}

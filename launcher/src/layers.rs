@@ -1,0 +1,140 @@
+//! `<layers>` as the launcher sees it: the directories of the image's buildpacks, each read once.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use platform_api::GroupEntry;
+
+use crate::error::Error;
+
+/// The layer directories of each buildpack: buildpacks in the order of the build, layers in byte order of their names.
+#[derive(Debug)]
+pub(crate) struct LayerDirs(Vec<Vec<PathBuf>>);
+
+impl LayerDirs {
+    /// A buildpack that brought no layers into the image has no directory, which is no error.
+    pub(crate) fn find(layers: &Path, buildpacks: &[GroupEntry]) -> Result<Self, Error> {
+        let of = |entry: &GroupEntry| list(&layers.join(entry.id.escaped()), |kind| kind == Kind::Directory);
+        buildpacks.iter().map(of).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// One slice of layers per buildpack.
+    pub(crate) fn by_buildpack(&self) -> impl Iterator<Item = &[PathBuf]> {
+        self.0.iter().map(Vec::as_slice)
+    }
+
+    /// The files in `<layer>/<dir>` of every layer, then those in `<layer>/<dir>/<process type>` of every layer.
+    pub(crate) fn files(&self, dir: &str, process_type: Option<&str>) -> Result<Vec<PathBuf>, Error> {
+        let mut files = Vec::new();
+        for layer in self.0.iter().flatten() {
+            files.append(&mut list(&layer.join(dir), |kind| kind == Kind::File)?);
+        }
+        if let Some(process_type) = process_type {
+            for layer in self.0.iter().flatten() {
+                files.append(&mut list(&layer.join(dir).join(process_type), |kind| kind == Kind::File)?);
+            }
+        }
+        Ok(files)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// A directory itself, not a link to one.
+    Directory,
+    File,
+    DirectoryLink,
+}
+
+/// The wanted entries of a directory in byte order; none where there is no such directory.
+fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Vec<PathBuf>, Error> {
+    let failed = |e: io::Error| Error::io(&format!("list files in '{}'", dir.display()), &e);
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        // `exec.d` may be a file in a layer that has other ideas of what it is.
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e) => return Err(failed(e)),
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(failed)?;
+        if wanted(kind(&entry).map_err(failed)?) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort_unstable();
+    Ok(paths)
+}
+
+/// Asks the file system only where the directory's entry does not tell.
+fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
+    let file_type = entry.file_type()?;
+    Ok(if file_type.is_dir() {
+        Kind::Directory
+    } else if file_type.is_symlink() && entry.path().is_dir() {
+        Kind::DirectoryLink
+    } else {
+        Kind::File
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::unix::fs::symlink, path::Path};
+
+    use platform_api::GroupEntry;
+
+    use super::LayerDirs;
+
+    fn buildpack(id: &str) -> GroupEntry {
+        GroupEntry {
+            id: id.to_owned().try_into().unwrap(),
+            version: "1".into(),
+            api: "0.12".into(),
+            homepage: None,
+            optional: false,
+        }
+    }
+
+    fn file(root: &Path, path: &str) {
+        let path = root.join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, "").unwrap();
+    }
+
+    #[test]
+    fn layers_are_in_build_order_then_byte_order_and_links_are_none() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["z_z/b/x", "z_z/a/x", "z_z/B/x", "z_z/a.toml", "a/only/x"] {
+            file(root.path(), path);
+        }
+        symlink("a", root.path().join("z_z/link")).unwrap();
+        let dirs = LayerDirs::find(root.path(), &[buildpack("z/z"), buildpack("none"), buildpack("a")]).unwrap();
+        let names: Vec<Vec<_>> = dirs
+            .by_buildpack()
+            .map(|layers| layers.iter().map(|l| l.strip_prefix(root.path()).unwrap().to_str().unwrap()).collect())
+            .collect();
+        assert_eq!(names, [vec!["z_z/B", "z_z/a", "z_z/b"], vec![], vec!["a/only"]]);
+    }
+
+    #[test]
+    fn plain_files_of_every_layer_come_before_those_of_the_process_type() {
+        let root = tempfile::tempdir().unwrap();
+        for path in ["bp/a/exec.d/2", "bp/a/exec.d/10", "bp/a/exec.d/web/1", "bp/b/exec.d/0", "bp/b/exec.d/job/1"] {
+            file(root.path(), path);
+        }
+        symlink("web", root.path().join("bp/a/exec.d/linked-dir")).unwrap();
+        symlink("2", root.path().join("bp/a/exec.d/linked-file")).unwrap();
+        file(root.path(), "bp/c/exec.d");
+        let dirs = LayerDirs::find(root.path(), &[buildpack("bp")]).unwrap();
+        let names = |process_type| -> Vec<String> {
+            let files = dirs.files("exec.d", process_type).unwrap();
+            files.iter().map(|f| f.strip_prefix(root.path()).unwrap().to_str().unwrap().to_owned()).collect()
+        };
+        let plain = ["bp/a/exec.d/10", "bp/a/exec.d/2", "bp/a/exec.d/linked-file", "bp/b/exec.d/0"];
+        assert_eq!(names(None), plain);
+        assert_eq!(names(Some("web")), [&plain[..], &["bp/a/exec.d/web/1"]].concat());
+    }
+}
