@@ -1,1 +1,118 @@
-//! cmd
+//! What the executables share. Each executable is a page: inputs, images, drop privileges, phase, files, exit code.
+//! Nothing here is a rule of the spec; those are in the crates below.
+
+pub mod log;
+pub mod privileges;
+pub mod steps;
+
+use std::process::ExitCode;
+
+use platform_api::{
+    ExperimentalFeature, ExperimentalMode, Failure, Flags, Notice, Parsed, PlatformApi, inputs::LogInputs,
+};
+
+/// This lifecycle's version, with the commit where the build knows it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The commit this lifecycle was built from; empty where the build did not say.
+pub const COMMIT: &str = match option_env!("LIFECYCLE_COMMIT") {
+    Some(commit) => commit,
+    None => "",
+};
+/// Where this lifecycle's source is; empty where the build did not say.
+pub const REPOSITORY: &str = match option_env!("LIFECYCLE_REPOSITORY") {
+    Some(repository) => repository,
+    None => "",
+};
+
+/// One executable, from its arguments to its exit code: reads the inputs, logs as they say (`about`: how to log, and
+/// the warnings about the inputs themselves), runs `act`, prints the one line that says why it failed.
+pub fn run<I>(
+    name: &str,
+    inputs: impl FnOnce(&Flags, PlatformApi) -> Result<Parsed<I>, Failure>,
+    about: fn(&I) -> (LogInputs, &[String]),
+    act: impl FnOnce(I, &Flags) -> Result<(), Failure>,
+) -> ExitCode {
+    log::start();
+    let flags = Flags::of_this_process();
+    match read_inputs(name, &flags, inputs, about)
+        .and_then(|inputs| inputs.map_or(Ok(()), |inputs| act(inputs, &flags)))
+    {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            report(&failure);
+            ExitCode::from(failure.code as u8)
+        }
+    }
+}
+
+/// `None`: the answer was `-version` or `-h`, and is printed.
+fn read_inputs<I>(
+    name: &str,
+    flags: &Flags,
+    inputs: impl FnOnce(&Flags, PlatformApi) -> Result<Parsed<I>, Failure>,
+    about: fn(&I) -> (LogInputs, &[String]),
+) -> Result<Option<I>, Failure> {
+    let api = flags.platform_api()?;
+    let inputs = match inputs(flags, api)? {
+        Parsed::Inputs(inputs) => inputs,
+        Parsed::Version => {
+            tracing::info!("{}", version());
+            return Ok(None);
+        }
+        Parsed::Help(text) => {
+            print_to_stderr(&text);
+            return Ok(None);
+        }
+    };
+    let (log, warnings) = about(&inputs);
+    log::set(log);
+    tracing::debug!("Starting {name}...");
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    Ok(Some(inputs))
+}
+
+/// `<version>`, or `<version>+<commit>`.
+pub fn version() -> String {
+    if COMMIT.is_empty() || VERSION.contains(COMMIT) { VERSION.to_owned() } else { format!("{VERSION}+{COMMIT}") }
+}
+
+/// Exit code 1 where an experimental feature is asked for and `CNB_EXPERIMENTAL_MODE` does not allow it.
+pub fn guard_experimental(flags: &Flags, feature: ExperimentalFeature) -> Result<(), Failure> {
+    match ExperimentalMode::from_flags(flags).decide(feature) {
+        Notice::Nothing => Ok(()),
+        Notice::Warn(text) => {
+            tracing::warn!("{text}");
+            Ok(())
+        }
+        Notice::Refuse(lines) => {
+            for line in lines {
+                tracing::error!("{line}");
+            }
+            Err(ExperimentalMode::failure())
+        }
+    }
+}
+
+/// The last line of a run that failed. A usage text is printed as it is, as Go's flag package does.
+fn report(failure: &Failure) {
+    if failure.code == platform_api::ExitCode::Usage {
+        print_to_stderr(&failure.text);
+    } else {
+        tracing::error!("{}", failure.text);
+    }
+}
+
+fn print_to_stderr(text: &str) {
+    use std::io::Write;
+    let end = if text.ends_with('\n') { "" } else { "\n" };
+    // Nobody left to tell, should stderr be closed.
+    let _ = write!(std::io::stderr(), "{text}{end}");
+}
+
+/// A phase's error at its door: a [`Failure`] in the chain keeps its own code, any other takes the phase's.
+pub fn in_phase(code: platform_api::ExitCode, action: &str, error: &anyhow::Error) -> Failure {
+    let code = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(code, |failure| failure.code);
+    Failure::new(code, format!("failed to {action}: {error:#}"))
+}

@@ -1,0 +1,18 @@
+//! analyzer: what is there already. platform.md "Analyzer"
+
+use cmd::{privileges, steps};
+use platform_api::inputs::AnalyzerInputs;
+
+fn main() -> std::process::ExitCode {
+    cmd::run(
+        "analyzer",
+        AnalyzerInputs::from_flags,
+        |i| (i.log, &i.warnings),
+        |i, flags| {
+            let offered = steps::read_run_images(&i.run, i.api)?;
+            let places = steps::analyzer_images(&i, &offered, flags)?;
+            privileges::become_user(i.user, &[Some(&i.layers), i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
+            steps::analyze(&i, &offered, &places).map(drop)
+        },
+    )
+}

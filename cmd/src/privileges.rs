@@ -1,0 +1,106 @@
+//! Who the process is: chown what it will write to, then become the user of the build, for good.
+
+use std::{
+    fs, io,
+    os::unix::fs::{MetadataExt, chown, lchown},
+    path::Path,
+};
+
+use nix::unistd::{Gid, Uid, User, getgid, getuid, setgroups, setresgid, setresuid};
+use platform_api::{ExitCode, Failure, inputs::UserInputs};
+
+/// Whether the real user is root.
+pub fn is_privileged() -> bool {
+    getuid().is_root()
+}
+
+/// Exit code 1 when run as root: what follows runs the code of buildpacks.
+pub fn refuse_root(action: &str) -> Result<(), Failure> {
+    if is_privileged() {
+        return Err(Failure::failed(format!("failed to {action}: refusing to run as root")));
+    }
+    Ok(())
+}
+
+/// Keeps what this process holds (its environment and memory may hold credentials) from other processes of the same
+/// user: buildpacks could read `/proc/<pid>/environ` otherwise.
+pub fn hide_from_children() {
+    // Refused only by kernels without the call; there is nothing better to do then.
+    let _ = nix::sys::prctl::set_dumpable(false);
+}
+
+/// Gives the directories to the user, then becomes that user: groups, group, user, in this order, and never back.
+/// `user.uid` 0 stays as it is. Call it before any thread starts.
+pub fn become_user(user: UserInputs, directories: &[Option<&Path>]) -> Result<(), Failure> {
+    for directory in directories.iter().flatten() {
+        ensure_owner(directory, user).map_err(|e| Failure::failed(format!("failed to chown volumes: {e}")))?;
+    }
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    if (uid, gid) == (getuid(), getgid()) {
+        return Ok(());
+    }
+    if !is_privileged() {
+        // A cluster that picks the user itself (OpenShift): there is no privilege to drop, and nothing to become.
+        tracing::debug!("Running as user {}:{}, without the right to become {uid}:{gid}", getuid(), getgid());
+        return Ok(());
+    }
+    // Root's groups must not outlive root.
+    let become_it =
+        || setgroups(&[gid]).and_then(|()| setresgid(gid, gid, gid)).and_then(|()| setresuid(uid, uid, uid));
+    become_it().map_err(|e| Failure::failed(format!("failed to exec as user {uid}:{gid}: {}", e.desc())))
+}
+
+/// `HOME` and `USER` as buildpacks run by `uid` should see them.
+pub fn home_of(uid: u32) -> Result<[(&'static str, std::ffi::OsString); 2], Failure> {
+    let fail =
+        |cause: String| Failure::new(ExitCode::Failed, format!("failed to set environment for user {uid}: {cause}"));
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => Ok([("HOME", user.dir.into_os_string()), ("USER", user.name.into())]),
+        Ok(None) => Err(fail(format!("user: unknown userid {uid}"))),
+        Err(e) => Err(fail(e.desc().to_owned())),
+    }
+}
+
+/// Chowns a directory the user cannot write to, and all below it. Looks at the directory and its direct entries, not
+/// at the whole tree: a volume of many thousand files is owned alike below that.
+fn ensure_owner(path: &Path, user: UserInputs) -> io::Result<()> {
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let top = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(named(e)),
+    };
+    if !is_privileged() {
+        // Whether we may write is then a matter of the file system's, and told where we try.
+        return Ok(());
+    }
+    if !can_write(&top, user) {
+        chown(path, Some(user.uid), Some(user.gid)).map_err(named)?;
+        return chown_below(path, user);
+    }
+    for entry in fs::read_dir(path).map_err(named)? {
+        let entry = entry.map_err(named)?;
+        let metadata = entry.metadata().map_err(named)?;
+        if metadata.is_dir() && !can_write(&metadata, user) {
+            lchown(entry.path(), Some(user.uid), Some(user.gid)).map_err(named)?;
+            chown_below(&entry.path(), user)?;
+        }
+    }
+    Ok(())
+}
+
+fn can_write(metadata: &fs::Metadata, user: UserInputs) -> bool {
+    metadata.uid() == user.uid
+        || (metadata.gid() == user.gid && metadata.mode() & 0o020 != 0)
+        || metadata.mode() & 0o002 != 0
+}
+
+/// Never follows a symlink: what it leads to is not the volume's.
+fn chown_below(path: &Path, user: UserInputs) -> io::Result<()> {
+    for entry in walkdir::WalkDir::new(path).min_depth(1) {
+        let entry = entry?;
+        lchown(entry.path(), Some(user.uid), Some(user.gid))
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.path().display())))?;
+    }
+    Ok(())
+}

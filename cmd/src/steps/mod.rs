@@ -1,0 +1,63 @@
+//! For each phase: read what it needs, call it, write what it made. The single executables and creator call the same
+//! functions, so they cannot differ.
+
+mod build;
+mod export;
+mod images;
+mod rebase;
+mod restore;
+
+pub use build::{Detection, build, detect, generate, read_order, read_plan, set_home, write_detected};
+pub use export::{export, exporter_images, read_build_metadata};
+pub use images::{Places, analyze, analyzer_images, open, open_cache, read_run_images};
+pub use rebase::{rebase, rebaser_images};
+pub use restore::{resolve_images, restore, restorer_images};
+
+use std::path::Path;
+
+use platform_api::{Analyzed, Failure, Group, file};
+
+/// Reads and parses a required file; exit code 1, `failed to read <what> file: …`.
+fn required<T, E: std::fmt::Display>(
+    what: &str,
+    path: &Path,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Failure> {
+    file::parse(path, parse).map_err(|e| Failure::failed(format!("failed to read {what} file: {e}")))
+}
+
+/// Writes a file; exit code 1.
+fn write(what: &str, path: &Path, text: &str) -> Result<(), Failure> {
+    file::write(path, text).map_err(|e| Failure::failed(format!("failed to write {what}: {e}")))
+}
+
+/// group.toml, with every API in it checked.
+pub fn read_group(path: &Path) -> Result<Group, Failure> {
+    let group = required("group", path, Group::parse)?;
+    group.check_apis()?;
+    Ok(group)
+}
+
+/// analyzed.toml; empty, with a warning, where there is none.
+pub fn read_analyzed(path: &Path) -> Result<Analyzed, Failure> {
+    let found = file::parse_if_exists(path, Analyzed::parse)
+        .map_err(|e| Failure::failed(format!("failed to read analyzed file: {e}")))?;
+    Ok(found.unwrap_or_else(|| {
+        tracing::warn!("No analyzed metadata found at path {:?}", path);
+        Analyzed::default()
+    }))
+}
+
+/// analyzed.toml, written by the phases that refine it.
+pub fn write_analyzed(path: &Path, analyzed: &Analyzed) -> Result<(), Failure> {
+    write("analyzed metadata", path, &analyzed.to_toml())
+}
+
+/// Says at debug when a phase started and how long it took.
+fn timed<T>(name: &str, act: impl FnOnce() -> T) -> T {
+    let start = std::time::Instant::now();
+    tracing::debug!("Timer: {name} started at {}", crate::log::now());
+    let made = act();
+    tracing::debug!("Timer: {name} ran for {:?} and ended at {}", start.elapsed(), crate::log::now());
+    made
+}

@@ -1,0 +1,50 @@
+//! restore
+
+use phases::cache::Cache;
+use platform_api::{Analyzed, ExitCode, Failure, Flags, Group, LayersMetadata, RunImages, inputs::RestorerInputs};
+
+use super::{Places, images, open, read_run_images, timed, write_analyzed};
+use crate::in_phase;
+
+/// Opens the places of the images a restore looks up.
+pub fn restorer_images(i: &RestorerInputs, analyzed: Option<&Analyzed>, flags: &Flags) -> Result<Places, Failure> {
+    let cache_image = i.cache.image.as_deref().unwrap_or_default();
+    let build_image = i.build_image.as_deref().unwrap_or_default();
+    images::check_names(&[], &[cache_image, build_image], &i.location)?;
+    // The mirrors of the run image are looked up again when the chosen one has gone.
+    let offered =
+        if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api)? } else { RunImages::default() };
+    let mut names = vec![cache_image, build_image];
+    names.extend(images::offered_names(&offered));
+    if let Some(run_image) = analyzed.and_then(|a| a.run_image.as_ref()) {
+        names.extend([run_image.reference.as_str(), run_image.image.as_deref().unwrap_or_default()]);
+    }
+    open(&i.location, &i.insecure_registries, flags, names)
+}
+
+/// Completes analyzed.toml for the phases after it. Within creator analyze and restore are one, so only the restorer
+/// executable does this.
+pub fn resolve_images(
+    i: &RestorerInputs,
+    group: &Group,
+    analyzed: Analyzed,
+    places: &Places,
+) -> Result<Analyzed, Failure> {
+    let offered =
+        if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api)? } else { RunImages::default() };
+    let analyzed = phases::restore::resolve_images(i, group, analyzed, &offered, &places.images, &places.registry)
+        .map_err(|e| Failure::failed(format!("{e:#}")))?;
+    write_analyzed(&i.analyzed, &analyzed)?;
+    Ok(analyzed)
+}
+
+/// Restores layers, their metadata and SBOMs.
+pub fn restore(
+    i: &RestorerInputs,
+    group: &Group,
+    metadata: &LayersMetadata,
+    cache: Option<&Cache>,
+) -> Result<(), Failure> {
+    timed("Restorer", || phases::restore::restore(i, group, metadata, cache))
+        .map_err(|e| in_phase(ExitCode::Restore, "restore", &e))
+}
