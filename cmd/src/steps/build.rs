@@ -21,11 +21,12 @@ pub fn read_order(i: &DetectorInputs) -> Result<Detection, Failure> {
     let initialize = |text: String| Failure::failed(format!("failed to initialize detector: {text}"));
     let order = file::parse(&i.order, OrderFile::parse)
         .map_err(|e| initialize(format!("reading order: failed to read order file: {e}")))?;
-    let system = match i.api.system_buildpacks() {
-        true => file::parse_if_exists(&i.system, System::parse)
+    let system = if i.api.system_buildpacks() {
+        file::parse_if_exists(&i.system, System::parse)
             .map_err(|e| initialize(format!("reading system: failed to read system file: {e}")))?
-            .unwrap_or_default(),
-        false => System::default(),
+            .unwrap_or_default()
+    } else {
+        System::default()
     };
     Ok(Detection { order, system })
 }
