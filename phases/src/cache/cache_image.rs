@@ -9,6 +9,8 @@ use platform_api::{CacheMetadata, PlatformApi};
 use super::{CachedLayer, LayerReader, LayerUnavailable, Staging};
 use crate::{export::DEFAULT_CREATED, labels};
 
+const OCI_LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+
 /// A cache in an image.
 #[derive(Debug)]
 pub struct ImageCache {
@@ -102,7 +104,10 @@ impl ImageCache {
 
     fn layer_of(&self, layer: &CachedLayer) -> anyhow::Result<Layer> {
         if let Some(blob) = &layer.blob {
-            return Ok(Layer { diff_id: layer.diff_id.clone(), blob: Some(blob.clone()), recipe: None });
+            let mut blob = blob.clone();
+            // The app image that the blob was made for may have Docker's types; a cache image has OCI's.
+            blob.media_type = OCI_LAYER.to_owned();
+            return Ok(Layer { diff_id: layer.diff_id.clone(), blob: Some(blob), recipe: None });
         }
         let old = self.image.as_ref();
         old.and_then(|image| image.layers.get(image.find_layer(&layer.diff_id)?))

@@ -132,18 +132,20 @@ impl Sources {
 }
 
 fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> {
-    let name = save::without_layout_digest(images, reference);
-    save::find_patiently(images, name).with_context(|| format!("create new app image: run image {reference}"))
+    save::find_patiently(images, reference).with_context(|| format!("create new app image: run image {reference}"))
 }
 
 fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
     let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
-    let name = save::without_layout_digest(images, reference);
-    tracing::info!("Reusing layers from image '{name}'");
-    match images.find(name) {
+    let shown = match images {
+        Images::Layout(_) => reference.rsplit_once('@').map_or(reference, |(path, _)| path),
+        Images::Registry(_) => reference,
+    };
+    tracing::info!("Reusing layers from image '{shown}'");
+    match save::find_identified(images, reference) {
         // Whatever became of it since it was analyzed: its layers can be made again.
         Err(image::Error::Corrupt(cause)) => {
-            tracing::warn!("Not reusing layers from image '{name}': {cause}");
+            tracing::warn!("Not reusing layers from image '{reference}': {cause}");
             Ok(None)
         }
         found => found.with_context(|| format!("previous image {reference}")),

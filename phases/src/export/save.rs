@@ -1,9 +1,9 @@
 //! Saving an image, and telling the user what became of each name. Shared by export and rebase.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use anyhow::{Context as _, bail};
-use image::{Image, ImageId, Images, Reference};
+use image::{Image, ImageId, Images, Layout, Reference};
 use platform_api::ImageReport;
 
 /// When images, unless told otherwise, say they were made: what is built from the same input is the same image.
@@ -70,7 +70,7 @@ fn short(id: &ImageId) -> String {
 
 /// An image that must be there; a registry that is having a bad moment is given a few more.
 pub(crate) fn find_patiently(images: &Images, name: &str) -> image::Result<Option<Image>> {
-    let Images::Registry(registry) = images else { return images.find(name) };
+    let Images::Registry(registry) = images else { return find_identified(images, name) };
     let mut on_retry = |attempt: usize, attempts: usize, why: &str, pause: Duration| {
         tracing::warn!("Failed to open remote image (attempt {attempt}/{attempts}): {why}, retrying in {pause:?}");
     };
@@ -81,19 +81,18 @@ pub(crate) fn find_patiently(images: &Images, name: &str) -> image::Result<Optio
     Ok(found)
 }
 
-/// `<path>` of `<path>@<digest>`, which is how layouts are referred to.
-pub(crate) fn without_layout_digest<'a>(images: &Images, reference: &'a str) -> &'a str {
+/// An image by the identifier that an earlier phase found it to have; a layout's is `<path>@<digest>`.
+pub(crate) fn find_identified(images: &Images, identifier: &str) -> image::Result<Option<Image>> {
     match images {
-        Images::Layout(_) => reference.rsplit_once("@sha256:").map_or(reference, |(path, _)| path),
-        Images::Registry(_) => reference,
+        Images::Layout(layout) if !Path::new(identifier).is_absolute() => layout.find(identifier),
+        Images::Layout(_) => Layout::open(Path::new(identifier)),
+        Images::Registry(_) => images.find(identifier),
     }
 }
 
 /// One time for the image and for every step of its history, in seconds since 1970 or the usual one.
 pub(crate) fn set_created(image: &mut Image, epoch: Option<i64>) {
-    let created = Some(epoch.map_or_else(|| DEFAULT_CREATED.to_owned(), rfc3339));
-    image.config.history.iter_mut().for_each(|step| step.created.clone_from(&created));
-    image.config.created = created;
+    image.stamp(&epoch.map_or_else(|| DEFAULT_CREATED.to_owned(), rfc3339));
 }
 
 /// Seconds since 1970, as the calendar says it in UTC.
@@ -148,7 +147,7 @@ mod tests {
     #[test]
     fn short_names_of_images() {
         let digest = Digest::of(b"x");
-        let reference = Reference::parse("a.example/b").unwrap().with_digest(&digest);
+        let reference = Reference::parse("a.example/app").unwrap().with_digest(&digest);
         for (id, text) in [
             (ImageId::Daemon("0123456789abcdef".into()), "0123456789ab".to_owned()),
             (ImageId::Daemon("short".into()), "short".into()),
