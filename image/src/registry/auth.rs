@@ -114,7 +114,7 @@ impl Host {
         }
         self.ping_by(shared, "http").map_err(|second| {
             let error = Error::Remote(format!("{}; {}", first.error, second.error));
-            Box::new(Failure { error, temporary: first.temporary || second.temporary, ..*second })
+            Failure { error, temporary: first.temporary || second.temporary, ..second }
         })
     }
 
@@ -187,7 +187,7 @@ impl Host {
             query.push(format!("scope={}", encode(&scope_texts.join(" "))));
             query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
             let form = query.join("&");
-            self.ask_token(shared, Method::POST, realm, None, Body::Bytes(form.as_bytes()))?
+            self.ask_token(shared, realm, None, Some(form.as_bytes()))?
         } else {
             query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
             let joint = if realm.query().is_some() { '&' } else { '?' };
@@ -196,7 +196,7 @@ impl Host {
                 Credentials::Basic { username, password } => Some(basic(username, password)),
                 _ => None,
             };
-            retry(&shared.settings, || self.ask_token(shared, Method::GET, url.clone(), header.as_deref(), Body::None))?
+            retry(&shared.settings, || self.ask_token(shared, url.clone(), header.as_deref(), None))?
         };
         let bytes = answer.read_all(MAX_TOKEN_ANSWER, "the token")?;
         let broken = || {
@@ -211,19 +211,12 @@ impl Host {
         Ok(Token { scopes: scopes.to_vec(), text, until })
     }
 
-    fn ask_token(
-        &self,
-        shared: &Shared,
-        method: Method,
-        mut url: Uri,
-        header: Option<&str>,
-        body: Body<'_>,
-    ) -> Attempt<Answer> {
+    fn ask_token(&self, shared: &Shared, mut url: Uri, header: Option<&str>, form: Option<&[u8]>) -> Attempt<Answer> {
+        let method = if form.is_some() { Method::POST } else { Method::GET };
         let origin = url.authority().cloned();
-        let bytes = if let Body::Bytes(bytes) = body { Some(bytes) } else { None };
         for _ in 0..MAX_REDIRECTS {
             let mut headers = vec![("accept", "application/json")];
-            if bytes.is_some() {
+            if form.is_some() {
                 headers.push(("content-type", "application/x-www-form-urlencoded"));
             }
             if let Some(header) = header.filter(|_| url.authority() == origin.as_ref()) {
@@ -236,11 +229,11 @@ impl Host {
                 headers: &headers,
                 patience: Patience::Normal,
             };
-            let answer = shared.http.run(&shared.settings, &request, bytes.map_or(Body::None, Body::Bytes))?;
+            let answer = shared.http.run(&shared.settings, &request, form.map_or(Body::None, Body::Bytes))?;
             if answer.status.is_success() {
                 return Ok(answer);
             }
-            match answer.location().filter(|_| answer.status.is_redirection() && bytes.is_none()) {
+            match answer.location().filter(|_| answer.status.is_redirection() && form.is_none()) {
                 Some(next) => {
                     self.check_target(&next, "the token server")?;
                     url = next;
@@ -336,7 +329,7 @@ pub(super) fn is_local(registry: &str) -> bool {
         Ok(IpAddr::V6(ip)) => ip.is_loopback(),
         Err(_) => {
             let host = host.to_lowercase();
-            host == "localhost" || host.ends_with(".localhost") || host.ends_with(".local")
+            host == "localhost" || matches!(host.rsplit_once('.'), Some((_, "localhost" | "local")))
         }
     }
 }

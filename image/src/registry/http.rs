@@ -85,15 +85,15 @@ pub(super) struct Failure {
     pub(super) codes: Vec<String>,
 }
 
-pub(super) type Attempt<T> = Result<T, Box<Failure>>;
+pub(super) type Attempt<T> = Result<T, Failure>;
 
 impl Failure {
-    pub(super) fn lasting(error: Error) -> Box<Self> {
-        Box::new(Self { error, temporary: false, retry_after: None, status: None, codes: Vec::new() })
+    pub(super) fn lasting(error: Error) -> Self {
+        Self { error, temporary: false, retry_after: None, status: None, codes: Vec::new() }
     }
 
-    pub(super) fn temporary(error: Error) -> Box<Self> {
-        Box::new(Self { temporary: true, ..*Self::lasting(error) })
+    pub(super) fn temporary(error: Error) -> Self {
+        Self { temporary: true, ..Self::lasting(error) }
     }
 
     pub(super) fn is(&self, status: StatusCode) -> bool {
@@ -101,8 +101,8 @@ impl Failure {
     }
 }
 
-impl From<Box<Failure>> for Error {
-    fn from(failure: Box<Failure>) -> Self {
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
         failure.error
     }
 }
@@ -254,7 +254,7 @@ pub(super) fn shown(url: &Uri) -> String {
     format!("{}://{authority}{}", url.scheme_str().unwrap_or_default(), url.path())
 }
 
-fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Box<Failure> {
+fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Failure {
     let text = match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => {
             format!("no connection within {:?}", settings.connect_timeout)
@@ -343,7 +343,7 @@ impl Answer {
     }
 
     /// What this answer says went wrong.
-    pub(super) fn into_failure(mut self) -> Box<Failure> {
+    pub(super) fn into_failure(mut self) -> Failure {
         let body = self.read_all(MAX_ERROR_BODY, "the error").unwrap_or_default();
         let (codes, message) = read_error(&body);
         let status = self.status;
@@ -356,13 +356,13 @@ impl Answer {
             404 => Error::NotFound(text),
             _ => Error::Remote(text),
         };
-        Box::new(Failure {
+        Failure {
             error,
             temporary: matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
             retry_after: self.header(header::RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
             status: Some(status),
             codes,
-        })
+        }
     }
 }
 

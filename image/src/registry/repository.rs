@@ -82,8 +82,7 @@ impl Repository {
                 headers.push(("authorization", header));
             }
             let (part, streamed) = match body {
-                Body::None => (Body::None, false),
-                Body::Bytes(bytes) if bytes.is_empty() => (Body::None, false),
+                Body::None | Body::Bytes([]) => (Body::None, false),
                 Body::Bytes(bytes) => (Body::Bytes(bytes), false),
                 Body::Stream { content, length } => (Body::Stream { content: &mut **content, length: *length }, true),
             };

@@ -27,6 +27,14 @@ enum Started {
     Session(Uri),
 }
 
+/// What one attempt leaves to the next.
+#[derive(Default)]
+struct Progress {
+    partial: Option<Partial>,
+    /// That of an attempt that came to the end of its content.
+    digest: Option<Digest>,
+}
+
 /// An upload that broke off, and how far it came.
 struct Partial {
     session: Uri,
@@ -39,37 +47,38 @@ impl Repository {
         &self,
         open: &mut dyn FnMut() -> Result<Box<dyn StreamedBlob>>,
     ) -> Attempt<(Digest, u64)> {
-        let mut partial = None;
-        let mut seen: Option<Digest> = None;
+        let mut progress = Progress::default();
         retry(&self.shared.settings, || {
             let mut blob = open().map_err(Failure::lasting)?;
             let mut start = Vec::new();
             (&mut blob).take(SMALL).read_to_end(&mut start).map_err(|e| Failure::lasting(content_error(e)))?;
             let (digest, size) = if (start.len() as u64) < SMALL {
-                let (digest, size) = blob.finish().map_err(Failure::lasting)?;
+                let (digest, size) = self.finish(blob.as_mut(), &mut progress)?;
                 self.upload_bytes(&digest, &start)?;
                 (digest, size)
             } else {
-                self.stream(&start, blob.as_mut(), &mut partial)?
+                self.stream(&start, blob.as_mut(), &mut progress)?
             };
-            // Content that changes from one attempt to the next would be an image that was never built.
-            if let Some(before) = seen.replace(digest.clone()).filter(|before| *before != digest) {
-                let text =
-                    format!("content for {}: it changed between two attempts: {before}, {digest}", self.context());
-                return Err(Failure::lasting(Error::Corrupt(text)));
-            }
             self.remember_blob(&digest);
             Ok((digest, size))
         })
     }
 
-    fn stream(
-        &self,
-        start: &[u8],
-        blob: &mut dyn StreamedBlob,
-        partial: &mut Option<Partial>,
-    ) -> Attempt<(Digest, u64)> {
-        let (session, offset) = match partial.take() {
+    /// Digest and size, the same ones in every attempt: else the image would be one that was never built.
+    fn finish(&self, blob: &mut dyn StreamedBlob, progress: &mut Progress) -> Attempt<(Digest, u64)> {
+        let (digest, size) = blob.finish().map_err(Failure::lasting)?;
+        match progress.digest.replace(digest.clone()) {
+            Some(before) if before != digest => {
+                let text =
+                    format!("content for {}: it changed between two attempts: {before}, {digest}", self.context());
+                Err(Failure::lasting(Error::Corrupt(text)))
+            }
+            _ => Ok((digest, size)),
+        }
+    }
+
+    fn stream(&self, start: &[u8], blob: &mut dyn StreamedBlob, progress: &mut Progress) -> Attempt<(Digest, u64)> {
+        let (session, offset) = match progress.partial.take() {
             Some(partial) => (partial.session, partial.offset),
             None => match self.start(&[self.push()], None)? {
                 Started::Session(session) => (session, 0),
@@ -95,29 +104,29 @@ impl Repository {
         let answer = match self.call_once(&call, &mut Body::Stream { content: &mut content, length: None }) {
             Ok(answer) => answer,
             Err(failure) => {
-                // A resumed upload that fails is not resumed again.
-                if failure.temporary && offset == 0 {
-                    *partial = self.progress(session);
+                // A resumed upload that fails is not resumed again, nor is one that the registry refused.
+                if failure.temporary && failure.status.is_none() && offset == 0 {
+                    progress.partial = self.received(session);
                 }
-                return Err(self.restartable(failure, offset));
+                return Err(Self::restartable(failure, offset));
             }
         };
         let session = answer.location().unwrap_or(session);
         answer.finish();
-        let (digest, size) = blob.finish().map_err(Failure::lasting)?;
-        self.commit(&session, &digest).map_err(|failure| self.restartable(failure, offset))?;
+        let (digest, size) = self.finish(blob, progress)?;
+        self.commit(&session, &digest).map_err(|failure| Self::restartable(failure, offset))?;
         Ok((digest, size))
     }
 
     /// What went wrong with a resumed upload may go right from the start; so may an upload the registry lost.
-    fn restartable(&self, mut failure: Box<Failure>, offset: u64) -> Box<Failure> {
+    fn restartable(mut failure: Failure, offset: u64) -> Failure {
         let lost = ["BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID"].iter().any(|c| failure.codes.iter().any(|f| f == c));
         failure.temporary |= offset > 0 && failure.status.is_some() || lost;
         failure
     }
 
     /// How far the registry says the upload came; `None` where it says nothing, or nothing arrived.
-    fn progress(&self, session: Uri) -> Option<Partial> {
+    fn received(&self, session: Uri) -> Option<Partial> {
         let call = Call {
             method: Method::GET,
             url: session.clone(),
@@ -139,7 +148,7 @@ impl Repository {
         }
         retry(&self.shared.settings, || {
             if let Started::Session(session) = self.start(&[self.push()], None)? {
-                self.put(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| self.restartable(f, 0))?;
+                self.put(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| Self::restartable(f, 0))?;
             }
             Ok(())
         })?;
@@ -182,7 +191,7 @@ impl Repository {
                     Started::Mounted => return Ok(()),
                 },
             };
-            self.copy(&session, blob, source.as_ref()).map_err(|f| self.restartable(f, 0))
+            self.copy(&session, blob, source.as_ref()).map_err(|f| Self::restartable(f, 0))
         })?;
         self.remember_blob(&blob.digest);
         Ok(())

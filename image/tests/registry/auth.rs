@@ -1,0 +1,213 @@
+//! Basic authentication of a real registry, and tokens.
+
+use std::sync::{
+    Arc, Mutex,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use acceptance::{
+    fault::{FaultServer, Reply, Seen},
+    registry::{Options, RegistryServer},
+};
+use image::{Digest, Error, Registry};
+use serde_json::json;
+
+use super::{blob, keychain, name, noise, push, read_all, settings, stream};
+
+/// `user:secret`
+const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
+
+#[test]
+fn basic_authentication() {
+    let server = RegistryServer::start(&Options { users: &[("user", "secret")], ..Options::default() });
+    let app = name(&server.host(), "app:v1");
+    let known = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    push(&known, &app, &[noise(1, 2 << 20)]);
+    assert!(known.find(&app).unwrap().is_some());
+
+    let wrong = keychain(&server.host(), "Basic dXNlcjp3cm9uZw==");
+    for keychain in [image::Keychain::default(), wrong] {
+        let stranger = Registry::with_settings(keychain, Vec::new(), settings());
+        for error in [stranger.ensure_readable(&app), stranger.ensure_writable(&app)].map(Result::unwrap_err) {
+            assert!(matches!(error, Error::Unauthorized(_)), "{error}");
+            assert!(error.to_string().contains("401") && error.to_string().contains("UNAUTHORIZED"), "{error}");
+            assert!(!error.to_string().contains("dXNlc") && !error.to_string().contains("wrong"), "{error}");
+        }
+        assert!(stranger.find(&app).unwrap().is_none(), "401 with an error body: there is no such image");
+    }
+}
+
+/// A registry that wants tokens: each is good for the scopes it was asked for, and for so many requests.
+fn token_registry(behind: &str, uses: usize) -> (Arc<FaultServer>, Arc<Mutex<Vec<Seen>>>) {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let issued: Arc<Mutex<Vec<(String, usize)>>> = Arc::default();
+    let host = Arc::new(Mutex::new(String::new()));
+    let (log, address) = (asked.clone(), host.clone());
+    let server = FaultServer::start(behind, move |seen| {
+        let host = address.lock().unwrap().clone();
+        if seen.path.starts_with("/token") {
+            log.lock().unwrap().push(seen.clone());
+            let mut issued = issued.lock().unwrap();
+            let token = format!("token-{}", issued.len());
+            issued.push((seen.path.clone(), uses));
+            let body = json!({ "token": token, "expires_in": 300 }).to_string();
+            return Reply::Answer(200, vec![("Content-Type", "application/json".into())], body.into_bytes());
+        }
+        let number = seen.header("authorization").and_then(|a| a.strip_prefix("Bearer token-")?.parse::<usize>().ok());
+        let mut issued = issued.lock().unwrap();
+        let token = number.and_then(|n| issued.get_mut(n));
+        let repository = seen.path.trim_start_matches("/v2/").split('/').next().unwrap();
+        let writes = !matches!(seen.method.as_str(), "GET" | "HEAD");
+        let scope = format!("scope=repository:{repository}:{}", if writes { "push,pull" } else { "" });
+        match token {
+            Some((path, left)) if *left > 0 && path.contains(&scope) => {
+                *left -= 1;
+                Reply::Forward
+            }
+            _ => {
+                let challenge = format!("Bearer realm=\"http://{host}/token?x=1\",service=\"the registry\"");
+                let body = json!({ "errors": [{ "code": "UNAUTHORIZED", "message": "a token, please" }] });
+                Reply::Answer(401, vec![("WWW-Authenticate", challenge)], body.to_string().into_bytes())
+            }
+        }
+    });
+    *host.lock().unwrap() = server.host();
+    (Arc::new(server), asked)
+}
+
+#[test]
+fn tokens_are_asked_for_once_per_scope() {
+    let behind = RegistryServer::plain();
+    let (server, asked) = token_registry(&behind.host(), usize::MAX);
+    let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    let layer = noise(2, 2 << 20);
+    let base = name(&server.host(), "base:v1");
+    push(&registry, &base, std::slice::from_ref(&layer));
+    registry.find(&base).unwrap().expect("the image");
+    let app = name(&server.host(), "app:v1");
+    registry.ensure_writable(&app).unwrap();
+    registry.ensure_blob(&app, &blob(&base, &layer)).unwrap();
+
+    let paths: Vec<String> = asked.lock().unwrap().iter().map(|s| s.path.clone()).collect();
+    let service = "/token?x=1&service=the%20registry";
+    assert_eq!(
+        paths,
+        [
+            format!("{service}&scope=repository:base:push,pull"),
+            format!("{service}&scope=repository:app:push,pull"),
+            format!("{service}&scope=repository:app:push,pull&scope=repository:base:pull"),
+        ]
+    );
+    assert!(asked.lock().unwrap().iter().all(|s| s.header("authorization") == Some(BASIC)));
+    assert_eq!(server.count("POST", "mount="), 1);
+    let leaked = server.seen().iter().any(|s| s.path.starts_with("/v2") && s.header("authorization") == Some(BASIC));
+    assert!(!leaked, "the password is for the token server only");
+}
+
+#[test]
+fn an_expired_token_is_renewed_in_the_middle() {
+    let behind = RegistryServer::plain();
+    // Every token serves twice: POST and PATCH, say, then the PUT is refused.
+    let (server, asked) = token_registry(&behind.host(), 2);
+    let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    let app = name(&server.host(), "app:v1");
+    let layers = [noise(3, 2 << 20), noise(4, 3 << 20), noise(5, 100)];
+    push(&registry, &app, &layers);
+    assert!(registry.find(&app).unwrap().is_some());
+    for layer in &layers {
+        assert!(read_all(&registry, &app, &blob(&app, layer)).unwrap() == *layer);
+    }
+    assert!(asked.lock().unwrap().len() > 5);
+}
+
+#[test]
+fn identity_tokens_are_exchanged_and_bearer_tokens_sent_as_they_are() {
+    let behind = RegistryServer::plain();
+    let (server, asked) = token_registry(&behind.host(), usize::MAX);
+    let keys = keychain(&server.host(), "X-Identity an/id");
+    let registry = Registry::with_settings(keys, Vec::new(), settings());
+    registry.ensure_readable(&name(&server.host(), "app:v1")).unwrap_err();
+    let seen = server.seen().into_iter().find(|s| s.method == "POST").expect("an exchange");
+    let form = String::from_utf8(seen.body.clone()).unwrap();
+    assert!(form.contains("grant_type=refresh_token") && form.contains("refresh_token=an/id"), "{form}");
+    assert!(form.contains("scope=repository:app:pull") && form.contains("service=the%20registry"), "{form}");
+    assert_eq!(seen.header("authorization"), None);
+
+    asked.lock().unwrap().clear();
+    let registry = Registry::with_settings(keychain(&server.host(), "Bearer as-it-is"), Vec::new(), settings());
+    registry.ensure_readable(&name(&server.host(), "app:v1")).unwrap_err();
+    assert!(asked.lock().unwrap().is_empty());
+    assert!(server.seen().iter().any(|s| s.header("authorization") == Some("Bearer as-it-is")));
+}
+
+#[test]
+fn credentials_are_not_sent_where_a_registry_redirects_to() {
+    let layer = noise(6, 100_000);
+    let content = layer.clone();
+    let storage = FaultServer::start("", move |_| Reply::Answer(200, Vec::new(), content.clone()));
+    let server = RegistryServer::start(&Options { users: &[("user", "secret")], ..Options::default() });
+    let target = format!("http://{}/bucket/blob?X-Signature=geheim", storage.host());
+    let front = FaultServer::start(&server.host(), move |seen| match seen.path.contains("/blobs/sha256") {
+        true => Reply::Answer(307, vec![("Location", target.clone())], Vec::new()),
+        false => Reply::Forward,
+    });
+    let registry = Registry::with_settings(keychain(&front.host(), BASIC), Vec::new(), settings());
+    let app = name(&front.host(), "app:v1");
+    assert!(read_all(&registry, &app, &blob(&app, &layer)).unwrap() == layer);
+    let seen = storage.seen();
+    assert_eq!((seen.len(), seen[0].header("authorization")), (1, None));
+    assert_eq!(front.seen().last().unwrap().header("authorization"), Some(BASIC));
+
+    let error = read_all(&registry, &app, &blob(&app, &noise(7, 100_000))).unwrap_err();
+    assert!(error.contains("its content has digest"), "{error}");
+    assert!(!error.contains("geheim"), "{error}");
+}
+
+#[test]
+fn a_realm_or_location_in_the_network_we_are_in_is_refused() {
+    let server = FaultServer::start("", |seen| match seen.path.as_str() {
+        "/v2/" => Reply::Answer(
+            401,
+            vec![("WWW-Authenticate", "Bearer realm=\"http://169.254.169.254/latest\"".to_string())],
+            Vec::new(),
+        ),
+        _ => Reply::status(500),
+    });
+    let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    let error = registry.ensure_readable(&name(&server.host(), "app")).unwrap_err().to_string();
+    assert!(error.contains("169.254.169.254") && error.contains("a private address"), "{error}");
+
+    let server = FaultServer::start("", |seen| match seen.path.as_str() {
+        "/v2/" => Reply::status(200),
+        _ => Reply::Answer(202, vec![("Location", "http://169.254.169.254/upload".to_string())], Vec::new()),
+    });
+    let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    let error = registry.ensure_writable(&name(&server.host(), "app")).unwrap_err().to_string();
+    assert!(error.contains("169.254.169.254") && error.contains("a private address"), "{error}");
+}
+
+#[test]
+fn a_location_may_be_relative_and_keeps_its_query() {
+    let uploads = Arc::new(AtomicUsize::new(0));
+    let count = uploads.clone();
+    let bytes = noise(8, 2 << 20);
+    let digest = Digest::of(&bytes);
+    let server = FaultServer::start("", move |seen| match seen.method.as_str() {
+        "GET" => Reply::status(200),
+        "HEAD" => Reply::status(404),
+        "POST" => Reply::Answer(202, vec![("Location", "/elsewhere/7?state=a%3Db".to_string())], Vec::new()),
+        "PATCH" if seen.path == "/elsewhere/7?state=a%3Db" => {
+            Reply::Answer(202, vec![("Location", "8?state=c".to_string())], Vec::new())
+        }
+        "PUT" if seen.path.starts_with("/elsewhere/8?state=c&digest=sha256:") => {
+            count.fetch_add(1, Ordering::SeqCst);
+            Reply::status(201)
+        }
+        _ => Reply::status(400),
+    });
+    let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
+    let (found, size) = registry.upload_stream(&name(&server.host(), "app"), &mut || stream(&bytes)).unwrap();
+    assert_eq!((found, size), (digest, 2 << 20));
+    assert_eq!(uploads.load(Ordering::SeqCst), 1);
+    assert!(server.seen().iter().any(|s| s.method == "PATCH" && s.body == bytes));
+}
