@@ -12,6 +12,8 @@ ARCH := $(or $(patsubst x86_64,amd64,$(filter x86_64,$(MACHINE))),$(patsubst aar
 MUSL := $(filter $(MACHINE)-unknown-linux-musl,$(shell rustup target list --installed 2>/dev/null))
 TARGET := $(or $(MUSL),$(MACHINE)-unknown-linux-gnu)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# Goes into the metadata of every app image, beside the version.
+export LIFECYCLE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 STATIC := RUSTFLAGS="-C target-feature=+crt-static" cargo build --locked --target $(TARGET)
 
 OUT := out/linux-$(ARCH)

@@ -190,9 +190,12 @@ def main(lifecycle, assets_buildpack, out):
     packages = {c["name"].lower() for _, document in show.sboms(first) for c in document.get("components", [])}
     check({"flask", "waitress", "werkzeug"} <= packages, f"the SBOM lists the {len(packages)} packages that were installed")
     check([default for _, default, _ in show.process_rows(first)].count(True) == 1, "one process is the default")
+    stored, unpacked = 0, 0
     for descriptor, diff_id, _ in first.layers():
-        first.tar(descriptor, diff_id)
+        stored += descriptor["size"]
+        unpacked += len(first.tar(descriptor, diff_id))
     check(True, "every layer has the digest and the diff ID that the manifest and the config say")
+    check(stored < unpacked / 2, f"the layers are compressed: {human(stored)} for {human(unpacked)} of files")
 
     step(5, "Start it", "The entrypoint is the launcher: it sets the environment up and becomes the process.")
     rootfs = unpack(first, out)

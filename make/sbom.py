@@ -11,33 +11,23 @@ import json
 import pathlib
 import subprocess
 import sys
+import tomllib
 
 
-def resolved(target):
-    """All packages by ID, and for each the IDs of what it is linked with (no build scripts, no tests)."""
-    metadata = json.loads(subprocess.run(
-        ["cargo", "metadata", "--locked", "--format-version", "1", "--filter-platform", target],
-        check=True, stdout=subprocess.PIPE).stdout)
-    packages = {p["id"]: p for p in metadata["packages"]}
-    links = {
-        node["id"]: [d["pkg"] for d in node["deps"] if any(k["kind"] is None for k in d["dep_kinds"])]
-        for node in metadata["resolve"]["nodes"]
-    }
-    return packages, links
-
-
-def parts(name, packages, links):
-    """The package called `name`, and what it is linked with, sorted by name and version. Procedural macros stay out."""
-    root = next(p for p in packages.values() if p["name"] == name and p["source"] is None)
-    seen, todo = set(), [root["id"]]
-    while todo:
-        package = todo.pop()
-        if package in seen or any("proc-macro" in t["kind"] for t in packages[package]["targets"]):
-            continue
-        seen.add(package)
-        todo += links[package]
-    seen.discard(root["id"])
-    return root, sorted((packages[p] for p in seen), key=lambda p: (p["name"], p["version"]))
+def linked(crate, target):
+    """The crates from elsewhere that `crate` is linked with, sorted: no build scripts, no procedural macros, no tests."""
+    lines = subprocess.run(
+        ["cargo", "tree", "--locked", "-p", crate, "-e", "normal,no-proc-macro", "--target", target, "--prefix", "none",
+         "--format", "{p}|{l}|{r}"], check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()
+    found = {}
+    for line in lines:
+        package, licence, repository = line.removesuffix(" (*)").split("|")
+        name, version, *where = package.split(" ")
+        # A path in brackets: a crate of this workspace.
+        if not where:
+            found[name, version] = {
+                "name": name, "version": version.removeprefix("v"), "license": licence.replace("/", " OR "), "repository": repository}
+    return [found[key] for key in sorted(found)]
 
 
 def purl(package):
@@ -98,13 +88,13 @@ def syft(name, version, used):
 
 
 def main(target, directory):
-    packages, links = resolved(target)
+    root = pathlib.Path(__file__).resolve().parent.parent
+    version = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for crate, name in (("cmd", "lifecycle"), ("launcher", "launcher")):
-        root, used = parts(crate, packages, links)
-        used = [p for p in used if p["source"]]
+        used = linked(crate, target)
         for suffix, write in (("cdx", cyclonedx), ("spdx", spdx), ("syft", syft)):
             path = pathlib.Path(directory) / f"{name}.sbom.{suffix}.json"
-            path.write_text(json.dumps(write(name, root["version"], used), indent=2) + "\n")
+            path.write_text(json.dumps(write(name, version, used), indent=2) + "\n")
 
 
 if __name__ == "__main__":
