@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_kept() {
-        let text = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Memory":0,"Zz":{"b":1,"a":[]}},"moby.buildkit.buildinfo.v1":"eyJ9","x":18446744073709551615}"#;
+        let text = r#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]},"config":{"Memory":0,"Zz":{"a":[],"b":1}},"moby.buildkit.buildinfo.v1":"eyJ9","x":18446744073709551615}"#;
         assert_eq!(round(text), text);
     }
 

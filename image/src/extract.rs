@@ -34,7 +34,7 @@ const ALL: Mode = Mode::from_bits_truncate(0o777);
 /// Naming the entry: one that lies elsewhere, leads through a symlink, is a device or fifo, or cannot be written.
 pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> {
     let mut target = Target::new(root, within)?;
-    let mut archive = Archive::new(&mut *tar);
+    let mut archive = Archive::new(tar);
     for (index, entry) in archive.entries().map_err(corrupt)?.enumerate() {
         let entry = entry.map_err(corrupt)?;
         // Whoever reads an error should not have to guess; a name is data, so it is quoted.
@@ -42,7 +42,7 @@ pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> 
         target.put(entry).map_err(|e| Error::Io(format!("extract entry {index} {name:?}: {e}")))?;
     }
     target.finish()?;
-    io::copy(tar, &mut io::sink()).map_err(corrupt)?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(corrupt)?;
     Ok(())
 }
 

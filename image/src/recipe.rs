@@ -86,12 +86,12 @@ impl Recipe {
     /// # Errors
     /// Naming the directory that could not be read.
     pub fn dir(dir: &Path, owner: Owner) -> io::Result<Self> {
-        let dir = std::path::absolute(dir)?;
+        let dir = clean(&std::path::absolute(dir)?);
         let mut recipe = Self::default();
         recipe.push_parents(&dir);
         let found = dir.symlink_metadata().map_err(|e| on_path("read", &dir, &e))?;
         let kind = kind_of(found.file_type());
-        let mut name = clean(&dir);
+        let mut name = dir.into_os_string().into_vec();
         recipe.push(&name, kind, owner);
         if kind == Kind::Dir {
             recipe.walk(&mut name, owner)?;
@@ -135,7 +135,7 @@ impl Recipe {
             return Ok(recipe);
         }
         paths.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-        recipe.push_parents(&std::path::absolute(root)?);
+        recipe.push_parents(&clean(&std::path::absolute(root)?));
         for path in paths {
             recipe.push(path.as_os_str().as_bytes(), Kind::Any, owner);
         }
@@ -154,7 +154,7 @@ impl Recipe {
         let mut parents: Vec<&Path> = dir.ancestors().skip(1).filter(|p| p.parent().is_some()).collect();
         parents.reverse();
         for parent in parents {
-            self.push(&clean(parent), Kind::Parent, Owner::default());
+            self.push(parent.as_os_str().as_bytes(), Kind::Parent, Owner::default());
         }
     }
 
@@ -294,7 +294,7 @@ fn kind_of(file_type: std::fs::FileType) -> Kind {
 }
 
 /// An absolute path without `.`, `..` and doubled slashes.
-fn clean(path: &Path) -> Vec<u8> {
+fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {
         match part {
@@ -305,5 +305,5 @@ fn clean(path: &Path) -> Vec<u8> {
             _ => {}
         }
     }
-    out.into_os_string().into_vec()
+    out
 }

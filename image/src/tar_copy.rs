@@ -1,15 +1,116 @@
-//! Another tar's entries, normalised.
+//! Another tar's entries, normalised: times, user and group names; everything else stays, extended attributes too.
+//! Entries of GNU's format come out in USTAR or PAX.
 
-use std::{io, path::Path};
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    path::Path,
+};
 
-use crate::tar_stream::TarStream;
+use flate2::bufread::MultiGzDecoder;
+use tar::{Archive, Entry, EntryType};
 
-/// Streams the entries of the tar at `path`.
-pub(crate) fn copy(_tar: &mut TarStream<'_>, _path: &Path) -> io::Result<()> {
-    Err(io::Error::other("not yet"))
+use crate::{
+    tar_header::{BLOCK_DEVICE, CHAR, Header, REGULAR, Records},
+    tar_stream::{TarStream, on_path},
+};
+
+const MTIME: &[u8] = b"315532801";
+
+/// Streams the entries of the tar at `path`, gzipped or not.
+pub(crate) fn copy(tar: &mut TarStream<'_>, path: &Path) -> io::Result<()> {
+    for_each(path, &mut |header, entry| {
+        tar.bytes(header)?;
+        let size = entry.size();
+        tar.content(entry, size).map_err(|e| e.on(path))
+    })
 }
 
 /// Bytes those entries take.
-pub(crate) fn size(_path: &Path) -> io::Result<u64> {
-    Err(io::Error::other("not yet"))
+pub(crate) fn size(path: &Path) -> io::Result<u64> {
+    let mut size = 0;
+    for_each(path, &mut |header, entry| {
+        size += header.len() as u64 + entry.size().next_multiple_of(512);
+        Ok(())
+    })?;
+    Ok(size)
+}
+
+type Source<'a> = Entry<'a, Box<dyn Read>>;
+
+fn for_each(path: &Path, entry: &mut dyn FnMut(&[u8], &mut Source<'_>) -> io::Result<()>) -> io::Result<()> {
+    let failed = |e: io::Error| on_path("read", path, &e);
+    let mut file = BufReader::with_capacity(128 << 10, File::open(path).map_err(failed)?);
+    let gzipped = file.fill_buf().map_err(failed)?.starts_with(&[0x1f, 0x8b]);
+    let content: Box<dyn Read> = if gzipped { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
+    let mut archive = Archive::new(content);
+    for found in archive.entries().map_err(failed)? {
+        let mut found = found.map_err(failed)?;
+        if found.header().entry_type() == EntryType::XGlobalHeader {
+            continue;
+        }
+        let header = header(&mut found).map_err(failed)?;
+        entry(&header, &mut found)?;
+    }
+    Ok(())
+}
+
+fn header(entry: &mut Source<'_>) -> io::Result<Vec<u8>> {
+    let found: Option<Records> = match entry.pax_extensions()? {
+        Some(records) => Some(
+            records
+                .map(|record| record.map(|record| (record.key_bytes().to_vec(), record.value_bytes().to_vec())))
+                .collect::<io::Result<_>>()?,
+        ),
+        None => None,
+    };
+    let name = entry.path_bytes().into_owned();
+    let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    let raw = entry.header();
+    let kind = match raw.entry_type().as_byte() {
+        0 => REGULAR,
+        kind => kind,
+    };
+    let number = |key: &str, field: &[u8], plain: io::Result<u64>| -> io::Result<u64> {
+        let text = found.as_ref().and_then(|records| records.get(key.as_bytes()));
+        match text.and_then(|text| std::str::from_utf8(text).ok()?.parse().ok()) {
+            Some(number) => Ok(number),
+            // Some writers leave a zero out.
+            None if field.iter().all(|b| matches!(b, 0 | b' ')) => Ok(0),
+            None => plain,
+        }
+    };
+    let device = if matches!(kind, CHAR | BLOCK_DEVICE) {
+        (raw.device_major()?.unwrap_or_default().into(), raw.device_minor()?.unwrap_or_default().into())
+    } else {
+        (0, 0)
+    };
+    let uid = number("uid", &raw.as_old().uid, raw.uid())?;
+    let gid = number("gid", &raw.as_old().gid, raw.gid())?;
+    let header =
+        Header { name: &name, link: &link, kind, mode: raw.mode()? & 0o7777, uid, gid, size: entry.size(), device };
+    let mut out = Vec::new();
+    match found {
+        None => header.write(&mut out),
+        Some(mut records) => {
+            records.retain(|key, value| keeps(&header, key, value));
+            header.write_with(records, &mut out);
+        }
+    }
+    Ok(out)
+}
+
+/// Records of a field stay where they say what the entry has; those of other tools stay as they are.
+fn keeps(header: &Header<'_>, key: &[u8], value: &[u8]) -> bool {
+    let is = |number: u64| value == number.to_string().as_bytes();
+    match key {
+        b"path" => value == header.name,
+        b"linkpath" => value == header.link,
+        b"uid" => is(header.uid),
+        b"gid" => is(header.gid),
+        b"size" => is(header.size),
+        b"mtime" => value == MTIME,
+        b"uname" | b"gname" => false,
+        key => !key.starts_with(b"GNU.sparse."),
+    }
 }

@@ -1,7 +1,7 @@
 //! Tar headers with the bytes Go's archive/tar writes: USTAR where it can hold the entry, else PAX with the fewest
 //! records. Two builders of one layer agree on its diff ID only where they agree on every byte here.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeMap};
 
 /// Bytes of a tar block.
 pub(crate) const BLOCK: usize = 512;
@@ -17,6 +17,9 @@ pub(crate) const BLOCK_DEVICE: u8 = b'4';
 pub(crate) const DIRECTORY: u8 = b'5';
 pub(crate) const FIFO: u8 = b'6';
 const EXTENDED: u8 = b'x';
+
+/// PAX records, sorted by their keys.
+pub(crate) type Records = BTreeMap<Vec<u8>, Vec<u8>>;
 
 /// One entry. User and group names are never written.
 #[derive(Clone, Copy, Debug)]
@@ -44,41 +47,47 @@ impl Default for Header<'_> {
 impl Header<'_> {
     /// Appends the header's blocks: one, or three and more where PAX records are needed.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        let mut records = self.pax_records();
+        let records = self.pax_records();
         let split = split_ustar(self.name);
         // A long name alone is no reason for PAX where USTAR can split it.
-        if split.is_some() && records.len() == 1 && records[0].0 == "path" {
-            records.clear();
-        }
-        if records.is_empty() {
+        let only_path = records.len() == 1 && records.contains_key(&b"path"[..]);
+        if records.is_empty() || split.is_some() && only_path {
             let (prefix, name) = split.unwrap_or((b"", self.name));
             self.write_block(name, self.link, prefix, out);
-            return;
+        } else {
+            self.write_pax(&records, out);
         }
-        let body: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect();
-        write_pax_header(self.name, body.len() as u64, out);
-        out.extend_from_slice(&body);
-        pad(out);
+    }
+
+    /// Appends the header in PAX form, with records beside those it needs.
+    pub(crate) fn write_with(&self, mut records: Records, out: &mut Vec<u8>) {
+        records.extend(self.pax_records());
+        self.write_pax(&records, out);
+    }
+
+    fn write_pax(&self, records: &Records, out: &mut Vec<u8>) {
+        if !records.is_empty() {
+            let body: Vec<u8> = records.iter().flat_map(|(key, value)| pax_record(key, value)).collect();
+            write_pax_header(self.name, body.len() as u64, out);
+            out.extend_from_slice(&body);
+            pad(out);
+        }
         self.write_block(&ascii(self.name), &ascii(self.link), b"", out);
     }
 
-    /// What USTAR cannot hold, sorted by key.
-    fn pax_records(&self) -> Vec<(&'static str, Vec<u8>)> {
-        let mut records = Vec::new();
-        let mut number = |key, value: u64, width| {
-            if !fits_octal(value, width) {
-                records.push((key, value.to_string().into_bytes()));
-            }
-        };
-        number("gid", self.gid, 8);
-        number("size", self.size, 12);
-        number("uid", self.uid, 8);
-        for (key, text) in [("linkpath", self.link), ("path", self.name)] {
-            if text.len() > NAME || !text.is_ascii() {
-                records.push((key, text.to_vec()));
+    /// What USTAR cannot hold.
+    fn pax_records(&self) -> Records {
+        let mut records = Records::new();
+        for (key, number, width) in [("gid", self.gid, 8), ("size", self.size, 12), ("uid", self.uid, 8)] {
+            if !fits_octal(number, width) {
+                records.insert(key.into(), number.to_string().into_bytes());
             }
         }
-        records.sort_unstable();
+        for (key, text) in [("linkpath", self.link), ("path", self.name)] {
+            if text.len() > NAME || !text.is_ascii() {
+                records.insert(key.into(), text.to_vec());
+            }
+        }
         records
     }
 
@@ -131,15 +140,12 @@ pub(crate) fn pad(out: &mut Vec<u8>) {
     out.resize(out.len().next_multiple_of(BLOCK), 0);
 }
 
-fn pax_record(key: &str, value: &[u8]) -> Vec<u8> {
+fn pax_record(key: &[u8], value: &[u8]) -> Vec<u8> {
     let rest = key.len() + value.len() + 3;
     // The length counts its own digits.
     let mut length = rest + digits(rest);
     length = rest + digits(length);
-    let mut record = format!("{length} {key}=").into_bytes();
-    record.extend_from_slice(value);
-    record.push(b'\n');
-    record
+    [length.to_string().as_bytes(), b" ", key, b"=", value, b"\n"].concat()
 }
 
 fn digits(number: usize) -> usize {
@@ -210,4 +216,78 @@ fn clean(path: &[u8], rooted: bool) -> Vec<u8> {
     let mut out = if rooted { b"/".to_vec() } else { Vec::new() };
     out.extend_from_slice(&parts.join(&b'/'));
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Digest;
+
+    fn blocks(header: &Header<'_>) -> Vec<u8> {
+        let mut out = Vec::new();
+        header.write(&mut out);
+        out
+    }
+
+    /// Lengths and hashes of what Go's archive/tar (1.26) writes for the same entries.
+    #[test]
+    fn same_bytes_as_go() {
+        let a = |n: usize| "a".repeat(n).into_bytes();
+        let name = |parts: &[&[u8]]| parts.concat();
+        let long = name(&[b"/", &a(60), b"/", &a(60)]);
+        let deep = name(&[b"/", &b"d/".repeat(120), &a(100)]);
+        let deepest = name(&[b"/", &b"dd/".repeat(1300), b"f"]);
+        let entry = |name: &[u8], link: &[u8], kind, mode| (name.to_vec(), link.to_vec(), kind, mode);
+        let plain = |n: &[u8]| entry(n, b"", REGULAR, 0o644);
+        let table: Vec<((Vec<u8>, Vec<u8>, u8, u32), [u64; 5], usize, &str)> = vec![
+            (entry(b"/w", b"", DIRECTORY, 0o755), [0; 5], 512, "0b6f7ff7531a"),
+            (plain(&name(&[b"/", &a(99)])), [0; 5], 512, "e7be24ecab3a"),
+            (plain(&name(&[b"/", &a(100)])), [0; 5], 1536, "98ecd6aa95c3"),
+            (plain(&name(&[b"/", &a(50), b"/", &a(50)])), [0; 5], 512, "88c07c7439e6"),
+            (plain(&name(&[b"/", &a(154), b"/", &a(100)])), [0; 5], 512, "0a1c1291f1f2"),
+            (plain(&name(&[b"/", &a(155), b"/", &a(100)])), [0; 5], 1536, "001904bd530a"),
+            (plain(&name(&[b"/", &a(10), b"/", &a(101)])), [0; 5], 1536, "fb7e64b59f93"),
+            (plain(&deep), [0; 5], 1536, "4b09635af775"),
+            (entry(&deepest, b"", REGULAR, 0o600), [0; 5], 5120, "1df8f246571f"),
+            (plain("/w/é".as_bytes()), [0; 5], 1536, "4a027b7089b1"),
+            (plain(b"/w/\xff\xfe"), [0; 5], 1536, "e989e5713a7e"),
+            (plain(&name(&["/w/日本/".as_bytes(), &a(120)])), [0; 5], 1536, "32e90727dd25"),
+            (plain(b"/w/new\nline"), [0; 5], 512, "18dbc5e15bf2"),
+            (entry(b"/w/l", &a(100), SYMLINK, 0o777), [0; 5], 512, "a1137f3a303c"),
+            (entry(b"/w/l", &a(101), SYMLINK, 0o777), [0; 5], 1536, "c9436b3a19f6"),
+            (entry(b"/w/l", "../ü".as_bytes(), SYMLINK, 0o777), [0; 5], 1536, "c78d5d99f6eb"),
+            (entry(&long, &a(101), SYMLINK, 0o777), [0; 5], 1536, "ee9d485479af"),
+            (entry(b"/w/u", b"", REGULAR, 0o4755), [2_097_151, 2_097_151, 0, 0, 0], 512, "d38002e9eb6c"),
+            (entry(b"/w/u", b"", REGULAR, 0o6755), [2_097_152, 3_000_000_000, 0, 0, 0], 1536, "0e7d394106a6"),
+            (entry(&long, b"", REGULAR, 0o1777), [4_294_967_294, 0, 0, 0, 0], 1536, "e948284cb752"),
+            (plain(b"/w/s"), [0, 0, 8_589_934_591, 0, 0], 512, "d3df89e0467e"),
+            (plain(b"/w/s"), [0, 0, 8_589_934_592, 0, 0], 1536, "6c5a08b1cf72"),
+            (entry(b"/w/c", b"", CHAR, 0o666), [0, 0, 0, 4095, 1_048_575], 512, "0f71f242321d"),
+            (entry(b"/w/b", b"", BLOCK_DEVICE, 0o660), [0, 0, 0, 7, 3], 512, "2bd9a0ff817b"),
+            (entry(b"/w/p", b"", FIFO, 0o600), [0; 5], 512, "be4fc44385d0"),
+            (plain(&name(&[b"/", &b"b".repeat(98), "/é".as_bytes()])), [0; 5], 1536, "c8fcaa1fc409"),
+            (
+                entry(&name(&[b"/", &b"b".repeat(96), b"/cc/", &a(130), "/é".as_bytes()]), b"", DIRECTORY, 0o755),
+                [0; 5],
+                1536,
+                "678f45660afb",
+            ),
+        ];
+        for ((name, link, kind, mode), [uid, gid, size, major, minor], length, hash) in &table {
+            let (kind, mode, device) = (*kind, *mode, (*major, *minor));
+            let written = blocks(&Header { name, link, kind, mode, uid: *uid, gid: *gid, size: *size, device });
+            let shown = String::from_utf8_lossy(&name[..name.len().min(60)]);
+            assert_eq!(written.len(), *length, "{shown}");
+            assert_eq!(&Digest::of(&written).hex()[..12], *hash, "{shown}");
+        }
+    }
+
+    #[test]
+    fn record_lengths_count_themselves() {
+        for (value, start) in [(90, "99 path="), (91, "101 path="), (0, "8 path="), (1, "9 path="), (2, "11 path=")] {
+            let record = pax_record(b"path", &b"v".repeat(value));
+            assert!(record.starts_with(start.as_bytes()), "{}", String::from_utf8_lossy(&record));
+            assert_eq!(record.len().to_string(), start.split(' ').next().unwrap());
+        }
+    }
 }

@@ -72,10 +72,6 @@ impl Compressed {
             }
         }
     }
-
-    fn digest(&self) -> Digest {
-        Digest::from_hasher(self.hasher.clone())
-    }
 }
 
 impl Read for Compressed {
