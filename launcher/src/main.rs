@@ -29,41 +29,78 @@ use std::{
     path::{Path, absolute},
 };
 
-use buildpack_api::BuildpackApi;
-use platform_api::{BuildMetadata, ExitCode, Failure, Flags, file, inputs::LauncherInputs};
+use buildpack_api::{ApiError, BuildpackApi};
+use platform_api::{
+    BuildMetadata, DeprecationMode, ExitCode, Failure, Flags, GroupEntry, Notice, file, inputs::LauncherInputs,
+};
 
 use crate::{error::Error, layers::LayerDirs};
 
 fn main() -> std::process::ExitCode {
     let flags = Flags::of_this_process();
+    // Known before the inputs are, because they may fail.
     let colour = !matches!(flags.env("CNB_NO_COLOR"), Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
     let Err(failure) = run(&flags, colour);
-    say("ERROR: ", if colour { "31;1" } else { "" }, &failure.text);
+    say_error(&failure.text, colour);
     std::process::ExitCode::from(failure.code as u8)
 }
 
 /// Everything up to the exec, and so never back but with a failure.
 fn run(flags: &Flags, colour: bool) -> Result<Infallible, Failure> {
     let inputs = LauncherInputs::from_flags(flags)?;
+    let mode = DeprecationMode::from_flags(flags);
+    if inputs.api.is_deprecated()
+        && refused(mode, &format!("Platform requested deprecated API '{}'", inputs.api), colour)
+    {
+        let text = format!(
+            "failed to set platform API: platform API version '{}' is incompatible with the lifecycle",
+            inputs.api
+        );
+        return Err(Failure::new(ExitCode::PlatformApi, text));
+    }
     let metadata = file::parse(&inputs.layers.join("config/metadata.toml"), BuildMetadata::parse)
         .map_err(|e| Failure::failed(format!("failed to read metadata: {e}")))?;
-    check_buildpack_apis(&metadata)?;
+    for buildpack in &metadata.buildpacks {
+        check_api(buildpack, mode, colour)?;
+    }
     if let Some(ignored) = &inputs.process_type {
-        let yellow = if colour { "33;1" } else { "" };
-        say("Warning: ", yellow, &format!("CNB_PROCESS_TYPE is not supported in Platform API {}", inputs.api));
-        say("Warning: ", yellow, &format!("Run with ENTRYPOINT '{ignored}' to invoke the '{ignored}' process type"));
+        say_warning(&format!("CNB_PROCESS_TYPE is not supported in Platform API {}", inputs.api), colour);
+        say_warning(&format!("Run with ENTRYPOINT '{ignored}' to invoke the '{ignored}' process type"), colour);
     }
     launch(inputs, &metadata).map_err(|e| Failure::new(ExitCode::Launch, format!("failed to launch: {e}")))
 }
 
-fn check_buildpack_apis(metadata: &BuildMetadata) -> Result<(), Failure> {
-    for buildpack in &metadata.buildpacks {
-        if let Err(e) = buildpack.api.parse::<BuildpackApi>() {
-            let text = format!("failed to set API for buildpack '{}': buildpack {e}", buildpack.id);
-            return Err(Failure::new(ExitCode::BuildpackApi, text));
+/// Refuses a buildpack whose API is not one of ours.
+fn check_api(buildpack: &GroupEntry, mode: DeprecationMode, colour: bool) -> Result<(), Failure> {
+    let GroupEntry { id, api, .. } = buildpack;
+    let text = match api.parse::<BuildpackApi>() {
+        Ok(known) if !known.is_deprecated() => return Ok(()),
+        Ok(_) if !refused(mode, &format!("buildpack '{id}' requests deprecated API '{api}'"), colour) => return Ok(()),
+        Ok(_) | Err(ApiError::Unsupported(_)) => {
+            format!(
+                "failed to set API for buildpack '{id}': buildpack API version '{api}' is incompatible with the lifecycle"
+            )
+        }
+        Err(ApiError::Malformed(_)) => format!("failed to parse buildpack API '{api}' for buildpack '{id}'"),
+    };
+    Err(Failure::new(ExitCode::BuildpackApi, text))
+}
+
+/// Says what the mode wants said of a deprecated API; whether it is refused.
+fn refused(mode: DeprecationMode, request: &str, colour: bool) -> bool {
+    match mode.decide(request) {
+        Notice::Nothing => false,
+        Notice::Warn(text) => {
+            say_warning(&text, colour);
+            false
+        }
+        Notice::Refuse(lines) => {
+            for line in &lines {
+                say_error(line, colour);
+            }
+            true
         }
     }
-    Ok(())
 }
 
 /// platform.md, "launcher", Execution.
@@ -91,10 +128,20 @@ fn launch(inputs: LauncherInputs, metadata: &BuildMetadata) -> Result<Infallible
     Err(Error::io("/bin/bash", &error).within("bash exec"))
 }
 
-/// One line to stderr. `colour` is that of the prefix, empty for none.
-fn say(prefix: &str, colour: &str, text: &str) {
-    let line =
-        if colour.is_empty() { format!("{prefix}{text}\n") } else { format!("\x1b[{colour}m{prefix}\x1b[0m{text}\n") };
+fn say_error(text: &str, colour: bool) {
+    say("ERROR: ", colour.then_some("31;1"), text);
+}
+
+fn say_warning(text: &str, colour: bool) {
+    say("Warning: ", colour.then_some("33;1"), text);
+}
+
+/// One line to stderr, its prefix in colour.
+fn say(prefix: &str, colour: Option<&str>, text: &str) {
+    let line = match colour {
+        Some(colour) => format!("\x1b[{colour}m{prefix}\x1b[0m{text}\n"),
+        None => format!("{prefix}{text}\n"),
+    };
     // Where stderr is closed there is nobody to tell; the exit code says it all the same.
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
