@@ -47,7 +47,11 @@ impl Buildpack for AssetsBuildpack {
                 launch: true,
                 invalid_metadata_action: &|_| InvalidMetadataAction::DeleteLayer,
                 restored_layer_action: &|restored: &MadeFrom, _| {
-                    if *restored == made_from { RestoredLayerAction::KeepLayer } else { RestoredLayerAction::DeleteLayer }
+                    if *restored == made_from {
+                        RestoredLayerAction::KeepLayer
+                    } else {
+                        RestoredLayerAction::DeleteLayer
+                    }
                 },
             },
         )?;
