@@ -1,7 +1,7 @@
 //! Generation: runs the image extensions of the group, checks the Dockerfiles they make, and chooses the run image
 //! these ask for.
 //!
-//! Spec: image_extension.md "Phase: Generation"; platform.md "detector".
+//! Spec: `image_extension.md` "Phase: Generation"; platform.md "detector".
 
 mod check;
 

@@ -19,9 +19,10 @@ pub fn completed(target: Option<&TargetData>) -> (Target, Vec<(LogLevel, String)
 pub(crate) fn completed_aloud(target: Option<&TargetData>) -> Target {
     let (target, lines) = completed(target);
     for (level, line) in lines {
-        match level {
-            LogLevel::Warn => warn!("{line}"),
-            _ => info!("{line}"),
+        if level == LogLevel::Warn {
+            warn!("{line}");
+        } else {
+            info!("{line}");
         }
     }
     target

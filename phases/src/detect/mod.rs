@@ -1,7 +1,7 @@
 //! Detection: finds the first group of the order that fits the app, and its build plan.
 //!
-//! Three steps, each in a file of its own: an order is expanded into groups ([`order`]), the members of a group are
-//! run, and their results judged ([`resolve`], [`trial`]). Only the second does anything; it is here.
+//! Three steps, each in a file of its own: an order is expanded into groups (`order.rs`), the members of a group are
+//! run (`run.rs`), and their results judged (`resolve.rs`, `trial.rs`). Only the second does anything.
 //!
 //! Spec: buildpack.md "Phase #1: Detection"; platform.md "detector".
 

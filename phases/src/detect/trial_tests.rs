@@ -61,7 +61,8 @@ fn winner(members: &[Spec<'_>]) -> Option<Vec<(usize, usize)>> {
 fn rules_of_a_trial() {
     const MUST: bool = false;
     const MAY: bool = true;
-    let rows: &[(&str, &[Spec<'_>], Option<&[(usize, usize)]>)] = &[
+    type Row<'a> = (&'a str, &'a [Spec<'a>], Option<&'a [(usize, usize)]>);
+    let rows: &[Row<'_>] = &[
         ("nothing asked, nothing given", &[(MUST, &[("", "")])], Some(&[(0, 0)])),
         ("provided by a previous buildpack", &[(MUST, &[("a", "")]), (MUST, &[("", "a")])], Some(&[(0, 0), (1, 0)])),
         ("provided by the same buildpack", &[(MUST, &[("a", "a")])], Some(&[(0, 0)])),

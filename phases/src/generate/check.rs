@@ -1,7 +1,7 @@
 //! What the spec demands of an extension's Dockerfiles, checked before anybody builds with them. Only instructions
 //! are told apart here; their arguments are the extender's business.
 //!
-//! Spec: image_extension.md "Dockerfile Requirements".
+//! Spec: `image_extension.md` "Dockerfile Requirements".
 
 use anyhow::bail;
 

@@ -124,7 +124,8 @@ pub(crate) fn order(text: &str) -> Order {
         toml.push_str("[[order]]\n");
         for word in group.split_whitespace() {
             let (name, optional) = (word.trim_end_matches('?'), word.ends_with('?'));
-            toml.push_str(&format!("[[order.group]]\nid = \"{name}\"\nversion = \"1\"\noptional = {optional}\n"));
+            let (id, version) = (format!("id = \"{name}\""), "version = \"1\"");
+            toml += &["[[order.group]]", &id, version, &format!("optional = {optional}\n")].join("\n");
         }
     }
     OrderFile::parse(&toml).unwrap().order
