@@ -3,7 +3,7 @@
 
 use std::{
     fmt::Write as _,
-    io::{BufRead, BufReader, Read, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
         Arc, Mutex,
@@ -51,6 +51,8 @@ pub enum Reply {
     ForwardAndHangUp,
     /// Nothing, until the client gives up.
     Stall,
+    /// What a proxy answers to CONNECT: a tunnel to the server behind it, whatever was asked for.
+    Tunnel,
 }
 
 impl Reply {
@@ -136,6 +138,11 @@ fn serve(stream: &TcpStream, behind: &str, handler: &Handler, log: &Mutex<Vec<Se
             let _ = reader.read_to_end(&mut Vec::new());
             return;
         }
+        Reply::Tunnel => {
+            log.lock().unwrap().push(seen);
+            tunnel(stream, behind);
+            return;
+        }
         _ => {}
     }
     seen.body = read_body(&mut reader, &seen);
@@ -214,6 +221,21 @@ fn read_body(reader: &mut impl BufRead, seen: &Seen) -> Vec<u8> {
     let length = seen.header("content-length").and_then(|v| v.parse().ok()).unwrap_or(0);
     let _ = reader.take(length).read_to_end(&mut body);
     body
+}
+
+fn tunnel(mut client: &TcpStream, behind: &str) {
+    let server = TcpStream::connect(behind).expect("connect to the server behind");
+    if client.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").is_err() {
+        return;
+    }
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let _ = io::copy(&mut &*client, &mut &server);
+            let _ = server.shutdown(Shutdown::Write);
+        });
+        let _ = io::copy(&mut &server, &mut &*client);
+        let _ = client.shutdown(Shutdown::Write);
+    });
 }
 
 /// Sends the request on; the whole answer, head and all.

@@ -43,13 +43,11 @@ impl DockerConfig {
                 return None;
             }
         };
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(json)) => Some(Self { path: path.to_path_buf(), json }),
-            _ => {
-                tracing::debug!("credentials: {}: no JSON object; going on without", path.display());
-                None
-            }
+        if let Ok(Value::Object(json)) = serde_json::from_slice(&bytes) {
+            return Some(Self { path: path.to_path_buf(), json });
         }
+        tracing::debug!("credentials: {}: no JSON object; going on without", path.display());
+        None
     }
 
     /// The credentials that stand in the file itself.
@@ -148,7 +146,7 @@ mod tests {
             (r#"{"username": "u", "password": "p"}"#, basic("u", "p")),
             (r#"{"auth": "dXNlcjpwYXNz", "identitytoken": "id"}"#, Credentials::Identity("id".into())),
             (r#"{"registrytoken": "t"}"#, Credentials::Bearer("t".into())),
-            (r#"{}"#, Credentials::Anonymous),
+            ("{}", Credentials::Anonymous),
             (r#"{"auth": null}"#, Credentials::Anonymous),
         ] {
             let config = format!(r#"{{"auths": {{"https://host:5000/v2/": {entry}, "odd": 7}}}}"#);

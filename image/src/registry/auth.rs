@@ -11,10 +11,9 @@ use ureq::http::{Method, StatusCode, Uri, header};
 
 use super::{
     Shared,
-    http::{Answer, Attempt, Body, Failure, Patience, Request, encode, resolve, shown},
-    lock,
-    proxy::bare_host,
-    retry,
+    http::{Answer, Attempt, Body, Failure, Patience, Request},
+    lock, retry,
+    url::{bare_host, encode, is_link_local, is_local, is_private, parse, shown},
 };
 use crate::{Error, keychain::Credentials};
 
@@ -187,7 +186,7 @@ impl Host {
             query.push(format!("scope={}", encode(&scope_texts.join(" "))));
             query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
             let form = query.join("&");
-            self.ask_token(shared, realm, None, Some(form.as_bytes()))?
+            retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes())))?
         } else {
             query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
             let joint = if realm.query().is_some() { '&' } else { '?' };
@@ -278,14 +277,6 @@ fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }
 
-pub(super) fn parse(url: &str) -> Attempt<Uri> {
-    let parsed: Result<Uri, _> = url.parse();
-    match parsed {
-        Ok(uri) if resolve(&uri, "/").is_some() => Ok(uri),
-        _ => Err(Failure::lasting(Error::Remote(format!("{url}: not a URL")))),
-    }
-}
-
 /// The first challenge of an answer that we can meet.
 fn challenge_of(answer: &Answer) -> Option<Challenge> {
     let texts = answer.headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
@@ -318,75 +309,10 @@ fn parse_challenge(text: &str) -> Option<Challenge> {
     Some(Challenge::Bearer { realm: realm?, service })
 }
 
-/// Hosts that may be spoken to by plain HTTP without being asked to: this machine and private networks.
-pub(super) fn is_local(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
-    match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
-        Ok(IpAddr::V6(ip)) => ip.is_loopback(),
-        Err(_) => {
-            let host = host.to_lowercase();
-            host == "localhost" || matches!(host.rsplit_once('.'), Some((_, "localhost" | "local")))
-        }
-    }
-}
-
-fn is_private(ip: IpAddr) -> bool {
-    match ip {
-        IpAddr::V4(ip) => {
-            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
-        }
-        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
-            Some(ip) => is_private(IpAddr::V4(ip)),
-            None => {
-                ip.is_loopback()
-                    || ip.is_unicast_link_local()
-                    || ip.is_unique_local()
-                    || ip.is_unspecified()
-                    || ip.is_multicast()
-            }
-        },
-    }
-}
-
-fn is_link_local(url: &Uri) -> bool {
-    match bare_host(url).parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => ip.is_link_local(),
-        Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
-        Err(_) => false,
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn plain_http_is_for_this_machine_and_private_networks() {
-        for (registry, local) in [
-            ("localhost", true),
-            ("localhost:5000", true),
-            ("registry.localhost:5000", true),
-            ("registry.local", true),
-            ("127.0.0.1:5000", true),
-            ("127.8.9.1", true),
-            ("[::1]:5000", true),
-            ("10.1.2.3:5000", true),
-            ("172.16.0.1", true),
-            ("172.32.0.1", false),
-            ("192.168.7.7:5000", true),
-            ("8.8.8.8:5000", false),
-            ("index.docker.io", false),
-            ("localhost.example.com", false),
-            ("local", false),
-        ] {
-            assert_eq!(is_local(registry), local, "{registry}");
-        }
-    }
 
     #[test]
     fn challenges() {

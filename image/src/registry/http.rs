@@ -14,7 +14,10 @@ use ureq::{
     tls::{Certificate, RootCerts, TlsConfig},
 };
 
-use super::{Settings, lock, proxy::bare_host, trust};
+use super::{
+    Settings, lock, trust,
+    url::{bare_host, resolve, shown},
+};
 use crate::Error;
 
 /// No registry answers with more than this where it says what went wrong.
@@ -79,6 +82,8 @@ pub(super) struct Answer {
 pub(super) struct Failure {
     pub(super) error: Error,
     pub(super) temporary: bool,
+    /// Nobody listened.
+    pub(super) refused: bool,
     pub(super) retry_after: Option<Duration>,
     pub(super) status: Option<StatusCode>,
     /// The registry's own codes, such as `BLOB_UNKNOWN`.
@@ -89,7 +94,7 @@ pub(super) type Attempt<T> = Result<T, Failure>;
 
 impl Failure {
     pub(super) fn lasting(error: Error) -> Self {
-        Self { error, temporary: false, retry_after: None, status: None, codes: Vec::new() }
+        Self { error, temporary: false, refused: false, retry_after: None, status: None, codes: Vec::new() }
     }
 
     pub(super) fn temporary(error: Error) -> Self {
@@ -248,12 +253,6 @@ pub(super) fn content_error(error: io::Error) -> Error {
     }
 }
 
-/// The URL as errors show it. A query may hold signatures, so it stays away.
-pub(super) fn shown(url: &Uri) -> String {
-    let authority = url.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
-    format!("{}://{authority}{}", url.scheme_str().unwrap_or_default(), url.path())
-}
-
 fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Failure {
     let text = match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => {
@@ -270,13 +269,13 @@ fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::E
         ureq::Error::Io(e) => io_text(request, e),
         other => other.to_string(),
     };
-    let temporary = match error {
-        ureq::Error::Timeout(_) => true,
-        ureq::Error::Io(e) => is_temporary(e),
-        _ => false,
+    let (temporary, refused) = match error {
+        ureq::Error::Timeout(_) => (true, false),
+        ureq::Error::Io(e) => (is_temporary(e), e.kind() == io::ErrorKind::ConnectionRefused),
+        _ => (false, false),
     };
     let error = Error::Remote(format!("{} {}: {text}", request.method, shown(request.url)));
-    if temporary { Failure::temporary(error) } else { Failure::lasting(error) }
+    Failure { temporary, refused, ..Failure::lasting(error) }
 }
 
 fn io_text(request: &Request<'_>, error: &io::Error) -> String {
@@ -296,7 +295,7 @@ fn io_text(request: &Request<'_>, error: &io::Error) -> String {
 
 /// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the
 /// caller knows.
-pub(super) fn is_temporary(error: &io::Error) -> bool {
+fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof, WouldBlock,
     };
@@ -359,6 +358,7 @@ impl Answer {
         Failure {
             error,
             temporary: matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
+            refused: false,
             retry_after: self.header(header::RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
             status: Some(status),
             codes,
@@ -388,45 +388,4 @@ fn read_error(body: &[u8]) -> (Vec<String>, String) {
         .map(|e| [text(e, "code"), text(e, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "))
         .collect();
     (codes, lines.join("; "))
-}
-
-/// A reference of a URL (RFC 3986, as far as registries use it) against the URL it came from.
-pub(super) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
-    let scheme = base.scheme_str()?;
-    let authority = base.authority()?;
-    let absolute = if location.contains("://") && !location.starts_with('/') {
-        location.to_string()
-    } else if location.starts_with("//") {
-        format!("{scheme}:{location}")
-    } else if location.starts_with('/') {
-        format!("{scheme}://{authority}{location}")
-    } else if location.starts_with('?') {
-        format!("{scheme}://{authority}{}{location}", base.path())
-    } else {
-        let directory = base.path().rsplit_once('/').map_or("", |(d, _)| d);
-        format!("{scheme}://{authority}{directory}/{location}")
-    };
-    let url: Uri = absolute.parse().ok()?;
-    (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
-}
-
-/// The URL with one more parameter in its query.
-pub(super) fn with_query(url: &Uri, name: &str, value: &str) -> Option<Uri> {
-    let text = url.to_string();
-    let joint = if url.query().is_some() { '&' } else { '?' };
-    format!("{text}{joint}{name}={}", encode(value)).parse().ok()
-}
-
-/// Percent-encoding of a query's value.
-pub(super) fn encode(value: &str) -> String {
-    use std::fmt::Write;
-    let mut out = String::new();
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~/:,".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let _ = write!(out, "%{byte:02X}");
-        }
-    }
-    out
 }

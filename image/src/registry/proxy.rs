@@ -5,6 +5,8 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
+use super::url::bare_host;
+
 /// `HTTP_PROXY`, `HTTPS_PROXY` and `NO_PROXY`, or their lower-case forms.
 #[derive(Clone, Default)]
 pub struct Proxies {
@@ -49,12 +51,6 @@ impl Proxies {
         }
         Some(if proxy.contains("://") { proxy.clone() } else { format!("http://{proxy}") })
     }
-}
-
-/// The host in lower case, an IPv6 address without its brackets.
-pub(super) fn bare_host(url: &Uri) -> String {
-    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    host.trim_end_matches('.').to_lowercase()
 }
 
 /// Whether one entry of `NO_PROXY` names this host.

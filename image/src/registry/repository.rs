@@ -6,9 +6,10 @@ use ureq::http::{Method, StatusCode, Uri};
 
 use super::{
     Shared,
-    auth::{Host, Scope, parse},
-    http::{Answer, Attempt, Body, Failure, Patience, Request, shown},
+    auth::{Host, Scope},
+    http::{Answer, Attempt, Body, Failure, Patience, Request},
     lock, retry,
+    url::{parse, shown},
 };
 use crate::{Digest, Error, Reference};
 
@@ -95,7 +96,7 @@ impl Repository {
             };
             // The registry answered before: a refused connection is a restart.
             let answer = self.shared.http.run(&self.shared.settings, &request, part).map_err(|mut failure| {
-                failure.temporary |= failure.error.to_string().contains("refused");
+                failure.temporary |= failure.refused;
                 failure
             })?;
             let may_lead_on = matches!(call.method, Method::GET | Method::HEAD);

@@ -8,9 +8,10 @@ use super::{
     StreamedBlob,
     auth::Scope,
     download::{BlobReader, CheckedFile},
-    http::{Attempt, Body, Failure, Patience, content_error, with_query},
+    http::{Attempt, Body, Failure, Patience, content_error},
     repository::{Call, Repository},
     retry,
+    url::with_query,
 };
 use crate::{Blob, BlobSource, Digest, Error, Result};
 

@@ -147,9 +147,11 @@ fn credentials_are_not_sent_where_a_registry_redirects_to() {
     let storage = FaultServer::start("", move |_| Reply::Answer(200, Vec::new(), content.clone()));
     let server = RegistryServer::start(&Options { users: &[("user", "secret")], ..Options::default() });
     let target = format!("http://{}/bucket/blob?X-Signature=geheim", storage.host());
-    let front = FaultServer::start(&server.host(), move |seen| match seen.path.contains("/blobs/sha256") {
-        true => Reply::Answer(307, vec![("Location", target.clone())], Vec::new()),
-        false => Reply::Forward,
+    let front = FaultServer::start(&server.host(), move |seen| {
+        if seen.path.contains("/blobs/sha256") {
+            return Reply::Answer(307, vec![("Location", target.clone())], Vec::new());
+        }
+        Reply::Forward
     });
     let registry = Registry::with_settings(keychain(&front.host(), BASIC), Vec::new(), settings());
     let app = name(&front.host(), "app:v1");

@@ -72,6 +72,7 @@ impl StreamedBlob for Stream {
     }
 }
 
+#[allow(clippy::unnecessary_wraps, reason = "what an upload's `open` returns")]
 fn stream(bytes: &[u8]) -> Result<Box<dyn StreamedBlob>> {
     Ok(Box::new(Stream { content: io::Cursor::new(bytes.to_vec()) }))
 }

@@ -4,10 +4,13 @@ use acceptance::{
     fault::{FaultServer, Reply},
     registry::RegistryServer,
 };
-use image::{BlobSource, Digest, Error, ImageId};
+use image::{
+    BlobSource, Digest, Error, ImageId, Keychain, Registry,
+    registry::{Proxies, Settings},
+};
 use serde_json::json;
 
-use super::{OCI, blob, client, descriptor, name, noise, push, read_all, stream};
+use super::{OCI, blob, client, descriptor, name, noise, push, read_all, settings, stream};
 
 #[test]
 fn an_image_goes_there_and_comes_back() {
@@ -185,4 +188,52 @@ fn a_manifest_whose_blobs_are_missing_is_refused_by_name() {
     let error = client().put_manifest(&app, OCI, manifest.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("PUT http://") && error.contains("BLOB_UNKNOWN"), "{error}");
     assert_eq!(front.count("PUT", "/manifests/v1"), 3, "the registry is given time to find it");
+}
+
+#[test]
+fn many_threads_share_one_ping() {
+    let server = RegistryServer::plain();
+    let front = FaultServer::start(&server.host(), |_| Reply::Forward);
+    let registry = client();
+    let app = name(&front.host(), "app");
+    std::thread::scope(|scope| {
+        for seed in 0..8 {
+            let (registry, app) = (&registry, &app);
+            scope.spawn(move || {
+                let bytes = noise(seed, 2 << 20);
+                let uploaded = registry.upload_stream(app, &mut || stream(&bytes)).unwrap();
+                assert_eq!(uploaded.0, Digest::of(&bytes));
+            });
+        }
+    });
+    assert_eq!(front.seen().iter().filter(|s| s.path == "/v2/").count(), 1);
+    assert_eq!(front.count("PATCH", "/v2/app"), 8);
+}
+
+#[test]
+fn an_insecure_registry_is_reached_through_the_proxy() {
+    let server = RegistryServer::plain();
+    let proxy = FaultServer::start(&server.host(), |_| Reply::Tunnel);
+    // A host that only the proxy could know.
+    let host = "registry.example.invalid:5000";
+    let with = |no_proxy: &str, delays| {
+        let url = format!("http://user:geheim@{}", proxy.host());
+        let proxies = Proxies::new(|name| match name {
+            "HTTP_PROXY" | "HTTPS_PROXY" => Some(url.clone()),
+            "NO_PROXY" => Some(no_proxy.to_string()),
+            _ => None,
+        });
+        let settings = Settings { proxies, delays, ..settings() };
+        Registry::with_settings(Keychain::default(), vec![host.to_string()], settings)
+    };
+    let app = name(host, "app:v1");
+    push(&with("other.example", settings().delays), &app, &[noise(1, 2 << 20)]);
+    assert!(client().find(&name(&server.host(), "app:v1")).unwrap().is_some());
+    let connects = proxy.count("CONNECT", host);
+    assert!(connects > 0);
+    assert!(proxy.seen().iter().all(|s| s.header("proxy-authorization").is_some()));
+
+    let error = with(host, Vec::new()).find(&app).unwrap_err().to_string();
+    assert_eq!(proxy.count("CONNECT", host), connects, "NO_PROXY: {error}");
+    assert!(!error.contains("geheim"), "{error}");
 }

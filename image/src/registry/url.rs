@@ -1,0 +1,165 @@
+//! URLs, as far as registries use them, and what their hosts mean.
+
+use std::net::IpAddr;
+
+use ureq::http::Uri;
+
+use super::http::{Attempt, Failure};
+use crate::Error;
+
+/// An absolute URL.
+pub(super) fn parse(url: &str) -> Attempt<Uri> {
+    let parsed: Result<Uri, _> = url.parse();
+    match parsed {
+        Ok(uri) if resolve(&uri, "/").is_some() => Ok(uri),
+        _ => Err(Failure::lasting(Error::Remote(format!("{url}: not a URL")))),
+    }
+}
+
+/// The URL as errors show it. A query may hold signatures, so it stays away.
+pub(super) fn shown(url: &Uri) -> String {
+    let authority = url.authority().map_or("", |a| a.as_str().rsplit('@').next().unwrap_or_default());
+    format!("{}://{authority}{}", url.scheme_str().unwrap_or_default(), url.path())
+}
+
+/// The host in lower case, an IPv6 address without its brackets.
+pub(super) fn bare_host(url: &Uri) -> String {
+    let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
+    host.trim_end_matches('.').to_lowercase()
+}
+
+/// A reference of a URL (RFC 3986, as far as registries use it) against the URL it came from.
+pub(super) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
+    let scheme = base.scheme_str()?;
+    let authority = base.authority()?;
+    if location.is_empty() {
+        return None;
+    }
+    let absolute = if location.contains("://") && !location.starts_with('/') {
+        location.to_string()
+    } else if location.starts_with("//") {
+        format!("{scheme}:{location}")
+    } else if location.starts_with('/') {
+        format!("{scheme}://{authority}{location}")
+    } else if location.starts_with('?') {
+        format!("{scheme}://{authority}{}{location}", base.path())
+    } else {
+        let directory = base.path().rsplit_once('/').map_or("", |(d, _)| d);
+        format!("{scheme}://{authority}{directory}/{location}")
+    };
+    let url: Uri = absolute.parse().ok()?;
+    (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
+}
+
+/// The URL with one more parameter in its query.
+pub(super) fn with_query(url: &Uri, name: &str, value: &str) -> Option<Uri> {
+    let text = url.to_string();
+    let joint = if url.query().is_some() { '&' } else { '?' };
+    format!("{text}{joint}{name}={}", encode(value)).parse().ok()
+}
+
+/// Percent-encoding of a query's value.
+pub(super) fn encode(value: &str) -> String {
+    use std::fmt::Write;
+    let mut out = String::new();
+    for byte in value.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~/:,".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}
+
+/// Hosts that may be spoken to by plain HTTP without being asked to: this machine and private networks.
+pub(super) fn is_local(registry: &str) -> bool {
+    let host = match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => registry.split(':').next().unwrap_or_default(),
+    };
+    match host.parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
+        Ok(IpAddr::V6(ip)) => ip.is_loopback(),
+        Err(_) => {
+            let host = host.to_lowercase();
+            host == "localhost" || matches!(host.rsplit_once('.'), Some((_, "localhost" | "local")))
+        }
+    }
+}
+
+pub(super) fn is_private(ip: IpAddr) -> bool {
+    match ip {
+        IpAddr::V4(ip) => {
+            ip.is_loopback() || ip.is_private() || ip.is_link_local() || ip.is_unspecified() || ip.is_multicast()
+        }
+        IpAddr::V6(ip) => match ip.to_ipv4_mapped() {
+            Some(ip) => is_private(IpAddr::V4(ip)),
+            None => {
+                ip.is_loopback()
+                    || ip.is_unicast_link_local()
+                    || ip.is_unique_local()
+                    || ip.is_unspecified()
+                    || ip.is_multicast()
+            }
+        },
+    }
+}
+
+pub(super) fn is_link_local(url: &Uri) -> bool {
+    match bare_host(url).parse::<IpAddr>() {
+        Ok(IpAddr::V4(ip)) => ip.is_link_local(),
+        Ok(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
+        Err(_) => false,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_is_for_this_machine_and_private_networks() {
+        for (registry, local) in [
+            ("localhost", true),
+            ("localhost:5000", true),
+            ("registry.localhost:5000", true),
+            ("registry.local", true),
+            ("127.0.0.1:5000", true),
+            ("127.8.9.1", true),
+            ("[::1]:5000", true),
+            ("10.1.2.3:5000", true),
+            ("172.16.0.1", true),
+            ("172.32.0.1", false),
+            ("192.168.7.7:5000", true),
+            ("8.8.8.8:5000", false),
+            ("index.docker.io", false),
+            ("localhost.example.com", false),
+            ("local", false),
+        ] {
+            assert_eq!(is_local(registry), local, "{registry}");
+        }
+    }
+
+    #[test]
+    fn locations() {
+        let base = "https://registry.example:5000/v2/app/blobs/uploads/".parse().unwrap();
+        for (location, expected) in [
+            ("/v2/x?a=b", Some("https://registry.example:5000/v2/x?a=b")),
+            ("17?a=b", Some("https://registry.example:5000/v2/app/blobs/uploads/17?a=b")),
+            ("?a=b", Some("https://registry.example:5000/v2/app/blobs/uploads/?a=b")),
+            ("//other.example/x", Some("https://other.example/x")),
+            ("http://other.example/x", Some("http://other.example/x")),
+            ("/x?to=https://other.example/", Some("https://registry.example:5000/x?to=https://other.example/")),
+            ("file:///etc/passwd", None),
+            ("", None),
+        ] {
+            let found = resolve(&base, location).map(|url| url.to_string());
+            assert_eq!(found.as_deref(), expected, "{location}");
+        }
+        let url = with_query(&"https://a/b?c=d".parse().unwrap(), "digest", "sha256:0/&").unwrap();
+        assert_eq!(url.to_string(), "https://a/b?c=d&digest=sha256:0/%26");
+        assert_eq!(shown(&"https://user:pw@a:5/b?sig=x".parse().unwrap()), "https://a:5/b");
+    }
+}
