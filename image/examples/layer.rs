@@ -1,5 +1,5 @@
 //! Makes a layer by hand, to compare and to measure: `layer dir|app|hash|files DIR [layout]`.
-#![allow(clippy::print_stdout, reason = "a tool")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a tool")]
 
 use std::{
     path::{Path, PathBuf},

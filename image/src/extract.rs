@@ -31,23 +31,59 @@ const ALL: Mode = Mode::from_bits_truncate(0o777);
 /// Parents that exist are left alone. The tar is read to its very end, so that what counts or hashes it sees it whole.
 ///
 /// # Errors
-/// Naming the entry: one that lies elsewhere, leads through a symlink, is a device or fifo, or cannot be written.
+/// Naming the entry: [`Error::Corrupt`] where it lies elsewhere, leads through a symlink or is a device or fifo, and
+/// where the tar cannot be read; [`Error::Io`] where the file system refuses.
 pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> {
     let mut target = Target::new(root, within)?;
     let mut archive = Archive::new(tar);
-    for (index, entry) in archive.entries().map_err(corrupt)?.enumerate() {
-        let entry = entry.map_err(corrupt)?;
+    for (index, entry) in archive.entries().map_err(|e| corrupt(&e))?.enumerate() {
+        let entry = entry.map_err(|e| corrupt(&e))?;
         // Whoever reads an error should not have to guess; a name is data, so it is quoted.
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        target.put(entry).map_err(|e| Error::Io(format!("extract entry {index} {name:?}: {e}")))?;
+        target.put(entry).map_err(|fault| fault.on(&format!("extract entry {index} {name:?}")))?;
     }
     target.finish()?;
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(corrupt)?;
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| corrupt(&e))?;
     Ok(())
 }
 
-fn corrupt(error: io::Error) -> Error {
+fn corrupt(error: &io::Error) -> Error {
     Error::Corrupt(format!("read layer tar: {error}"))
+}
+
+/// Why an entry could not be put in place.
+enum Fault {
+    /// The tar asks for what no layer may have.
+    Tar(String),
+    /// The file system refuses.
+    Os(io::Error),
+}
+
+impl Fault {
+    fn on(self, doing: &str) -> Error {
+        match self {
+            Self::Tar(why) => Error::Corrupt(format!("{doing}: {why}")),
+            Self::Os(error) => Error::Io(format!("{doing}: {error}")),
+        }
+    }
+}
+
+impl From<io::Error> for Fault {
+    fn from(error: io::Error) -> Self {
+        Self::Os(error)
+    }
+}
+
+impl From<Errno> for Fault {
+    fn from(error: Errno) -> Self {
+        Self::Os(error.into())
+    }
+}
+
+type Put<T> = std::result::Result<T, Fault>;
+
+fn refuse<T>(why: &str) -> Put<T> {
+    Err(Fault::Tar(why.to_owned()))
 }
 
 /// Where entries go, and the directories on the way to the last one, open.
@@ -67,8 +103,8 @@ struct Target<'a> {
 
 impl<'a> Target<'a> {
     fn new(root: &'a Path, within: &[&Path]) -> Result<Self> {
-        let within = within.iter().map(|dir| parts(dir.as_os_str())).collect::<io::Result<Vec<_>>>();
-        let within = within.map_err(|e| Error::Io(e.to_string()))?;
+        let within = within.iter().map(|dir| parts(dir.as_os_str())).collect::<Put<Vec<_>>>();
+        let within = within.map_err(|fault| fault.on("extract"))?;
         Ok(Self {
             root,
             within,
@@ -80,7 +116,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    fn put(&mut self, mut entry: Entry<'_, &mut dyn Read>) -> io::Result<()> {
+    fn put(&mut self, mut entry: Entry<'_, &mut dyn Read>) -> Put<()> {
         let kind = entry.header().entry_type();
         if kind == EntryType::XGlobalHeader {
             return Ok(());
@@ -91,7 +127,7 @@ impl<'a> Target<'a> {
             let parent = self.within.iter().any(|dir| dir.starts_with(&path));
             return match kind {
                 EntryType::Directory if parent => self.put_parent(&path, mode),
-                _ => Err(io::Error::other("lies outside of what this layer may write")),
+                _ => refuse("lies outside of what this layer may write"),
             };
         };
         match kind {
@@ -103,16 +139,16 @@ impl<'a> Target<'a> {
                 copy(&mut entry, &mut file, &mut self.buffer)
             }
             EntryType::Symlink => {
-                let link = entry.link_name_bytes().ok_or_else(|| io::Error::other("a symlink to nowhere"))?;
+                let link = entry.link_name_bytes().ok_or_else(|| Fault::Tar("a symlink to nowhere".to_owned()))?;
                 let (dir, name) = self.parent(base, &below)?;
                 let make = || symlinkat(OsStr::from_bytes(&link), dir, name.as_os_str());
                 Ok(replacing(dir, &name, make)?)
             }
             EntryType::Link => {
-                let link = entry.link_name_bytes().ok_or_else(|| io::Error::other("a hard link to nowhere"))?;
+                let link = entry.link_name_bytes().ok_or_else(|| Fault::Tar("a hard link to nowhere".to_owned()))?;
                 self.put_hard_link(&parts(OsStr::from_bytes(&link))?, base, &below)
             }
-            other => Err(io::Error::other(format!("unknown file type in tar {}", other.as_byte()))),
+            other => Err(Fault::Tar(format!("unknown file type in tar {}", other.as_byte()))),
         }
     }
 
@@ -122,7 +158,7 @@ impl<'a> Target<'a> {
     }
 
     /// A directory above `within`: it is the machine's, not the layer's.
-    fn put_parent(&mut self, path: &Path, mode: Mode) -> io::Result<()> {
+    fn put_parent(&mut self, path: &Path, mode: Mode) -> Put<()> {
         let full = self.root.join(path);
         match std::fs::create_dir(&full) {
             Ok(()) => {
@@ -130,11 +166,11 @@ impl<'a> Target<'a> {
                 Ok(())
             }
             Err(e) if e.kind() == io::ErrorKind::AlreadyExists && full.is_dir() => Ok(()),
-            Err(e) => Err(e),
+            Err(e) => Err(e.into()),
         }
     }
 
-    fn put_dir(&mut self, base: usize, below: &Path, path: &Path, mode: Mode) -> io::Result<()> {
+    fn put_dir(&mut self, base: usize, below: &Path, path: &Path, mode: Mode) -> Put<()> {
         if below.as_os_str().is_empty() {
             let exists = self.root.join(path).is_dir();
             self.enter(base, Path::new(""))?;
@@ -151,7 +187,7 @@ impl<'a> Target<'a> {
             }
             Err(Errno::EEXIST) => {
                 if !is_dir(dir, &name)? {
-                    return Err(io::Error::other("a file or symlink is in the place of this directory"));
+                    return refuse("a file or symlink is in the place of this directory");
                 }
                 // Made by an entry before this one, as something's parent: its mode is known only now.
                 if let Some(unset) = self.made.get_mut(path) {
@@ -163,8 +199,8 @@ impl<'a> Target<'a> {
         }
     }
 
-    fn put_hard_link(&mut self, to: &Path, base: usize, below: &Path) -> io::Result<()> {
-        let outside = || io::Error::other("a hard link to outside of what this layer may write");
+    fn put_hard_link(&mut self, to: &Path, base: usize, below: &Path) -> Put<()> {
+        let outside = || Fault::Tar("a hard link to outside of what this layer may write".to_owned());
         let (to_base, to_below) = self.place(to).ok_or_else(outside)?;
         let (to_dir, to_name) = self.parent(to_base, &to_below)?;
         let to_dir = to_dir.try_clone_to_owned()?;
@@ -174,14 +210,14 @@ impl<'a> Target<'a> {
     }
 
     /// The open directory an entry goes into, and its name there.
-    fn parent(&mut self, base: usize, below: &Path) -> io::Result<(BorrowedFd<'_>, OsString)> {
-        let name = below.file_name().ok_or_else(|| io::Error::other("would replace a directory it goes into"))?;
+    fn parent(&mut self, base: usize, below: &Path) -> Put<(BorrowedFd<'_>, OsString)> {
+        let name = below.file_name().ok_or_else(|| Fault::Tar("would replace a directory it goes into".to_owned()))?;
         let dir = self.enter(base, below.parent().unwrap_or(Path::new("")))?;
         Ok((dir, name.to_owned()))
     }
 
     /// Opens a directory below `within[base]`, making what is missing on the way. What is open already is used.
-    fn enter(&mut self, base: usize, below: &Path) -> io::Result<BorrowedFd<'_>> {
+    fn enter(&mut self, base: usize, below: &Path) -> Put<BorrowedFd<'_>> {
         if self.base != Some(base) {
             let start = self.root.join(&self.within[base]);
             std::fs::create_dir_all(&start)?;
@@ -202,8 +238,8 @@ impl<'a> Target<'a> {
         self.top()
     }
 
-    fn top(&self) -> io::Result<BorrowedFd<'_>> {
-        self.open.last().map(|(_, fd)| fd.as_fd()).ok_or_else(|| io::Error::other("no directory is open"))
+    fn top(&self) -> Put<BorrowedFd<'_>> {
+        self.open.last().map(|(_, fd)| fd.as_fd()).ok_or_else(|| Fault::Tar("no directory is open".to_owned()))
     }
 
     /// Sets the modes of the directories that were made, the deepest first: a parent may lose its write permission.
@@ -212,12 +248,12 @@ impl<'a> Target<'a> {
         let mut modes: Vec<(PathBuf, Mode)> = self.made.drain().filter_map(known).collect();
         modes.sort_unstable_by(|a, b| b.0.cmp(&a.0));
         for (path, mode) in modes {
-            self.set_mode(&path, mode).map_err(|e| Error::Io(format!("set mode of {}: {e}", path.display())))?;
+            self.set_mode(&path, mode).map_err(|fault| fault.on(&format!("set mode of {}", path.display())))?;
         }
         Ok(())
     }
 
-    fn set_mode(&mut self, path: &Path, mode: Mode) -> io::Result<()> {
+    fn set_mode(&mut self, path: &Path, mode: Mode) -> Put<()> {
         match self.place(path) {
             Some((base, below)) => Ok(fchmod(self.enter(base, &below)?, mode)?),
             None => Ok(fchmod(File::open(self.root.join(path))?, mode)?),
@@ -226,7 +262,7 @@ impl<'a> Target<'a> {
 }
 
 /// Opens a directory, and says whether it had to be made.
-fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, bool)> {
+fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Put<(OwnedFd, bool)> {
     let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     match openat(dir, name, flags, Mode::empty()) {
         Err(Errno::ENOENT) => {
@@ -234,14 +270,14 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<(OwnedFd, bool)> {
             Ok((openat(dir, name, flags, Mode::empty())?, true))
         }
         Err(Errno::ENOTDIR | Errno::ELOOP) => {
-            Err(io::Error::other(format!("leads through {}, which is no directory", name.to_string_lossy())))
+            Err(Fault::Tar(format!("leads through {}, which is no directory", name.to_string_lossy())))
         }
         other => Ok((other?, false)),
     }
 }
 
 /// A new file, in the place of what is there.
-fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: Mode, umask: Mode) -> io::Result<File> {
+fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: Mode, umask: Mode) -> Put<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let file = replacing(dir, name, || openat(dir, name, flags, mode))?;
     // A second call only where the umask has taken something away.
@@ -258,33 +294,33 @@ fn replacing<T>(dir: BorrowedFd<'_>, name: &OsStr, mut make: impl FnMut() -> nix
             unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
             make()
         }
-        made => made,
+        other => other,
     }
 }
 
-fn is_dir(dir: BorrowedFd<'_>, name: &OsStr) -> io::Result<bool> {
+fn is_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Put<bool> {
     let found = fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)?;
     Ok(SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
 }
 
-fn copy(content: &mut dyn Read, file: &mut File, buffer: &mut [u8]) -> io::Result<()> {
+fn copy(content: &mut dyn Read, file: &mut File, buffer: &mut [u8]) -> Put<()> {
     loop {
         match content.read(buffer) {
             Ok(0) => return Ok(()),
             Ok(n) => file.write_all(&buffer[..n])?,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return Err(Fault::Tar(format!("its content: {e}"))),
         }
     }
 }
 
 /// A name of the tar below its root. `..` is refused even where it would stay inside: no tool writes it.
-fn parts(name: &OsStr) -> io::Result<PathBuf> {
+fn parts(name: &OsStr) -> Put<PathBuf> {
     let mut path = PathBuf::new();
     for part in Path::new(name).components() {
         match part {
             Component::Normal(part) => path.push(part),
-            Component::ParentDir => return Err(io::Error::other("leads upwards")),
+            Component::ParentDir => return refuse("leads upwards"),
             Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
         }
     }

@@ -15,6 +15,8 @@ pub struct Image {
     /// Docker's media types instead of OCI's; new layers follow it.
     pub docker: bool,
     pub annotations: BTreeMap<String, String>,
+    /// What the manifest says of its layers' blobs beside media type, size and digest (annotations, URLs): kept.
+    pub descriptors: BTreeMap<Digest, serde_json::Map<String, serde_json::Value>>,
     /// Where it was found; `None` for a new one.
     pub id: Option<ImageId>,
 }
@@ -183,7 +185,7 @@ impl Images {
     pub fn save(&self, image: &Image, names: &[String]) -> Result<Saved> {
         match self {
             Self::Registry(registry) => save::to_registry(registry, image, names),
-            Self::Layout(layout) => save::to_layouts(layout, image, names),
+            Self::Layout(layout) => Ok(save::to_layouts(layout, image, names)),
         }
     }
 

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     Blob, BlobSource, Config, Digest, Error, Image, ImageId, Layer, Reference, Result, json,
-    manifest::{DOCKER_LIST, Descriptor, Documents, OCI_INDEX, manifest_type},
+    manifest::{DOCKER_LIST, Documents, Fields, OCI_INDEX, descriptor, manifest_type},
     temp::TempFile,
 };
 
@@ -43,6 +43,8 @@ struct Entry {
     #[serde(default)]
     size: u64,
     platform: Option<Platform>,
+    #[serde(flatten)]
+    further: Fields,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -120,17 +122,16 @@ impl Layout {
         for blob in image.layers.iter().filter_map(|layer| layer.blob.as_ref()) {
             copy_blob(blob, dir)?;
         }
-        let annotation = ref_name.map(|name| (REF_NAME.to_owned(), name.to_owned()));
+        let mut further = Fields::new();
+        if let Some(name) = ref_name {
+            further.insert("annotations".to_owned(), serde_json::json!({ REF_NAME: name }));
+        }
+        let size = documents.manifest.len() as u64;
+        let entry = descriptor(manifest_type(image.docker), size, &documents.manifest_digest, &further);
         let mut index = json::Object::default();
         index.field("schemaVersion", &2);
         index.field("mediaType", OCI_INDEX);
-        let descriptor = Descriptor {
-            media_type: manifest_type(image.docker),
-            size: documents.manifest.len() as u64,
-            digest: &documents.manifest_digest,
-            annotations: annotation.into_iter().collect(),
-        };
-        index.field("manifests", &[descriptor]);
+        index.raw("manifests", &format!("[{entry}]"));
         let blob = |digest| blob_path(dir, digest);
         for (path, content) in [
             (blob(&documents.config_digest), documents.config.as_slice()),
@@ -140,7 +141,7 @@ impl Layout {
         ] {
             TempFile::put(&path, content).map_err(|e| Error::Io(e.to_string()))?;
         }
-        Ok((documents.manifest_digest, documents.manifest.len() as u64))
+        Ok((documents.manifest_digest, size))
     }
 }
 
@@ -233,12 +234,11 @@ fn is_index(entry: &Entry) -> bool {
 
 /// Where the index does not say which platform an image is for, its config does.
 fn fits(dir: &Path, entry: &Entry) -> Result<bool> {
-    let platform = match &entry.platform {
-        Some(platform) => (platform.os.clone(), platform.architecture.clone()),
-        None => {
-            let config = read_image(dir, entry)?.config;
-            (config.os, config.architecture)
-        }
+    let platform = if let Some(platform) = &entry.platform {
+        (platform.os.clone(), platform.architecture.clone())
+    } else {
+        let config = read_image(dir, entry)?.config;
+        (config.os, config.architecture)
     };
     Ok(platform.0 == "linux" && platform.1 == crate::image::host_architecture())
 }
@@ -250,6 +250,8 @@ fn read_image(dir: &Path, entry: &Entry) -> Result<Image> {
     let config = manifest.config.ok_or_else(|| corrupt("its manifest names no config"))?;
     let config = Config::parse(&read_document(dir, &config.digest)?).map_err(|e| corrupt(&e.to_string()))?;
     let blobs = manifest.layers.unwrap_or_default();
+    let further = blobs.iter().filter(|blob| !blob.further.is_empty());
+    let descriptors = further.map(|blob| (blob.digest.clone(), blob.further.clone())).collect();
     if blobs.len() != config.diff_ids.len() {
         return Err(corrupt("its manifest and its config have different numbers of layers"));
     }
@@ -268,6 +270,7 @@ fn read_image(dir: &Path, entry: &Entry) -> Result<Image> {
         config,
         docker: manifest.media_type.unwrap_or_else(|| entry.media_type.clone()) == manifest_type(true),
         annotations: manifest.annotations.unwrap_or_default(),
+        descriptors,
         id: Some(ImageId::Layout { path: dir.to_owned(), digest: entry.digest.clone() }),
     })
 }

@@ -1,9 +1,8 @@
 //! Image manifests, written in the field order of Go's structs.
 
-use serde::Serialize;
-use std::collections::BTreeMap;
+use serde_json::{Map, Value};
 
-use crate::{Blob, Digest, Error, Image, Result, json};
+use crate::{Digest, Error, Image, Result, json};
 
 pub(crate) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 pub(crate) const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -30,21 +29,26 @@ pub(crate) fn layer_type(docker: bool) -> &'static str {
     }
 }
 
-/// What is written of content kept elsewhere.
-#[derive(Debug, Serialize)]
-pub(crate) struct Descriptor<'a> {
-    #[serde(rename = "mediaType")]
-    pub(crate) media_type: &'a str,
-    pub(crate) size: u64,
-    pub(crate) digest: &'a Digest,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) annotations: BTreeMap<String, String>,
-}
+/// Further fields of a descriptor.
+pub(crate) type Fields = Map<String, Value>;
 
-impl<'a> From<&'a Blob> for Descriptor<'a> {
-    fn from(blob: &'a Blob) -> Self {
-        Self { media_type: &blob.media_type, size: blob.size, digest: &blob.digest, annotations: BTreeMap::new() }
+const ORDER: [&str; 5] = ["data", "urls", "annotations", "platform", "artifactType"];
+
+/// The descriptor of content kept elsewhere.
+pub(crate) fn descriptor(media_type: &str, size: u64, digest: &Digest, further: &Fields) -> String {
+    let mut out = json::Object::default();
+    out.field("mediaType", media_type);
+    out.field("size", &size);
+    out.field("digest", digest);
+    for key in ORDER {
+        if let Some(value) = further.get(key).filter(|value| !json::is_empty(value)) {
+            out.field(key, value);
+        }
     }
+    for (key, value) in further.iter().filter(|(key, _)| !ORDER.contains(&key.as_str())) {
+        out.field(key, value);
+    }
+    out.end()
 }
 
 /// A manifest and the config it names, ready to be stored.
@@ -64,25 +68,20 @@ impl Documents {
     pub(crate) fn of(image: &Image) -> Result<Self> {
         let config = image.config.to_json();
         let config_digest = Digest::of(&config);
-        let layers: Vec<Descriptor<'_>> = image
-            .layers
-            .iter()
-            .map(|layer| match &layer.blob {
-                Some(blob) => Ok(Descriptor::from(blob)),
-                None => Err(Error::NotFound(format!("layer {} has no blob", layer.diff_id))),
-            })
-            .collect::<Result<_>>()?;
+        let none = Fields::new();
+        let layers = image.layers.iter().map(|layer| match &layer.blob {
+            Some(blob) => {
+                let further = image.descriptors.get(&blob.digest).unwrap_or(&none);
+                Ok(descriptor(&blob.media_type, blob.size, &blob.digest, further))
+            }
+            None => Err(Error::NotFound(format!("layer {} has no blob", layer.diff_id))),
+        });
+        let layers = layers.collect::<Result<Vec<_>>>()?.join(",");
         let mut out = json::Object::default();
         out.field("schemaVersion", &2);
         out.field("mediaType", manifest_type(image.docker));
-        let descriptor = Descriptor {
-            media_type: config_type(image.docker),
-            size: config.len() as u64,
-            digest: &config_digest,
-            annotations: BTreeMap::new(),
-        };
-        out.field("config", &descriptor);
-        out.field("layers", &layers);
+        out.raw("config", &descriptor(config_type(image.docker), config.len() as u64, &config_digest, &none));
+        out.raw("layers", &format!("[{layers}]"));
         out.field_if(!image.annotations.is_empty(), "annotations", &image.annotations);
         let manifest = out.end().into_bytes();
         let manifest_digest = Digest::of(&manifest);

@@ -87,6 +87,7 @@ impl Pipeline<'_> {
     ///
     /// # Errors
     /// The first one, naming the layer and the path, image or blob.
+    #[allow(clippy::needless_pass_by_value, reason = "a job is used up by being run")]
     pub fn run(&self, jobs: Vec<LayerJob>) -> Result<Vec<LayerResult>> {
         let workers = self.workers.max(1);
         let at_once = workers.max(JOBS_AT_ONCE).min(jobs.len());

@@ -60,6 +60,9 @@ pub(crate) enum Kind {
     Made,
 }
 
+/// Gets name, kind and owner of an entry, and what it is where it is not on disk.
+type EachEntry<'a> = dyn FnMut(&[u8], Kind, Owner, Option<&Made>) -> io::Result<()> + 'a;
+
 /// An entry that is no copy of one on disk.
 #[derive(Clone, Debug)]
 enum Made {
@@ -260,7 +263,7 @@ impl Recipe {
         Ok(size)
     }
 
-    fn for_each(&self, entry: &mut dyn FnMut(&[u8], Kind, Owner, Option<&Made>) -> io::Result<()>) -> io::Result<()> {
+    fn for_each(&self, entry: &mut EachEntry<'_>) -> io::Result<()> {
         let mut made = self.made.iter();
         let mut names = self.names.as_slice();
         let mut name = Vec::new();

@@ -81,7 +81,7 @@ fn fill(registry: &Registry, image: &Image, documents: &Documents, to: &Referenc
 }
 
 /// One layout directory per name.
-pub(crate) fn to_layouts(layout: &Layout, image: &Image, names: &[String]) -> Result<Saved> {
+pub(crate) fn to_layouts(layout: &Layout, image: &Image, names: &[String]) -> Saved {
     let mut saved = Saved { names: Vec::new(), id: None, manifest_size: None };
     for name in names {
         let put = || -> Result<_> {
@@ -100,5 +100,5 @@ pub(crate) fn to_layouts(layout: &Layout, image: &Image, names: &[String]) -> Re
         };
         saved.names.push(SaveResult { name: name.clone(), error });
     }
-    Ok(saved)
+    saved
 }

@@ -239,7 +239,7 @@ mod tests {
         let deepest = name(&[b"/", &b"dd/".repeat(1300), b"f"]);
         let entry = |name: &[u8], link: &[u8], kind, mode| (name.to_vec(), link.to_vec(), kind, mode);
         let plain = |n: &[u8]| entry(n, b"", REGULAR, 0o644);
-        let table: Vec<((Vec<u8>, Vec<u8>, u8, u32), [u64; 5], usize, &str)> = vec![
+        let table = [
             (entry(b"/w", b"", DIRECTORY, 0o755), [0; 5], 512, "0b6f7ff7531a"),
             (plain(&name(&[b"/", &a(99)])), [0; 5], 512, "e7be24ecab3a"),
             (plain(&name(&[b"/", &a(100)])), [0; 5], 1536, "98ecd6aa95c3"),

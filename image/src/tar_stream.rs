@@ -101,8 +101,9 @@ impl<'a> TarStream<'a> {
     }
 
     pub(crate) fn padding(&mut self, size: u64) -> io::Result<()> {
-        let over = (size % BLOCK as u64) as usize;
-        if over > 0 { self.bytes(&[0; BLOCK][over..]) } else { Ok(()) }
+        let missing = size.next_multiple_of(BLOCK as u64) - size;
+        let missing = usize::try_from(missing).unwrap_or_default();
+        self.bytes(&[0; BLOCK][..missing])
     }
 
     /// Two empty blocks end a tar.

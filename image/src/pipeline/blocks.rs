@@ -191,8 +191,9 @@ struct Gzip {
 impl Gzip {
     fn new() -> Self {
         Self {
-            fast: Compressor::new(CompressionLvl::fastest()),
-            store: Compressor::new(CompressionLvl::new(0).unwrap_or_default()),
+            // Not `fastest()`: that is level 0, which compresses nothing.
+            fast: Compressor::new(CompressionLvl::new(1).unwrap_or_default()),
+            store: Compressor::new(CompressionLvl::fastest()),
             spare: vec![0; CAPACITY],
         }
     }
@@ -246,7 +247,7 @@ mod tests {
                 state ^= state << 13;
                 state ^= state >> 7;
                 state ^= state << 17;
-                (state >> 32) as u8
+                (state >> 32).to_le_bytes()[0]
             })
             .collect()
     }
@@ -271,6 +272,14 @@ mod tests {
             flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut back).unwrap();
             assert_eq!(back, content);
         }
+    }
+
+    #[test]
+    fn what_can_be_compressed_is() {
+        let text = "all work and no play makes jack a dull boy\n".repeat(20_000);
+        assert!(compress(text.as_bytes()).len() < text.len() / 10);
+        let few_bits: Vec<u8> = noise(BLOCK).iter().map(|b| b & 0x0f).collect();
+        assert!(compress(&few_bits).len() < BLOCK * 6 / 10);
     }
 
     #[test]

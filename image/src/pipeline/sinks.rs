@@ -138,11 +138,11 @@ pub(super) fn copy(blob: &Blob, from: Option<&Destination>, to: &Destination) ->
     match (to, &blob.source) {
         (Destination::Registry(registry, repository), _) => registry.ensure_blob(repository, blob),
         (Destination::Layout(dir), BlobSource::Layout(_)) => layout::copy_blob(blob, dir).map(|_| ()),
-        (Destination::Layout(dir), BlobSource::Registry(repository)) => match from {
-            Some(Destination::Registry(registry, _)) => {
+        (Destination::Layout(dir), source) => match (source, from) {
+            (BlobSource::Registry(repository), Some(Destination::Registry(registry, _))) => {
                 layout::put_blob(dir, blob, registry.read_blob(repository, blob)?.as_mut())
             }
-            _ => Err(Error::NotFound(format!("blob {}: its registry is not known here", blob.digest))),
+            _ => Err(Error::NotFound(format!("blob {}: where it is stored is not known here", blob.digest))),
         },
     }
 }
