@@ -4,12 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use crate::{Blob, BlobSource, Config, Digest, Error, Image, ImageId, Layer, Reference, Result};
-
-pub(super) const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
-const DOCKER_LIST: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
-pub(super) const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+use crate::{
+    Blob, BlobSource, Config, Digest, Error, Image, ImageId, Layer, Reference, Result,
+    manifest::{DOCKER_LIST, OCI_INDEX, manifest_type},
+};
 
 /// All that is understood.
 pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
@@ -89,8 +87,8 @@ impl Manifest {
     pub(super) fn into_image(self, document: &Document, name: &Reference, config: &[u8]) -> Result<Image> {
         let corrupt = |why: String| Error::Corrupt(format!("image {name}: {why}"));
         let docker = match self.media_type(document) {
-            DOCKER_MANIFEST => true,
-            OCI_MANIFEST | "" | "application/json" => false,
+            docker if docker == manifest_type(true) => true,
+            oci if oci == manifest_type(false) || ["", "application/json"].contains(&oci) => false,
             other => return Err(corrupt(format!("manifests of media type {other} are not supported"))),
         };
         let config = Config::parse(config).map_err(|e| corrupt(format!("config: {e}")))?;
