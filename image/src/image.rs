@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::{Config, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, save};
+use crate::{Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, save};
 
 /// An image in memory: nothing here can fail, and a clone is cheap. Layers stand bottom to top and match
 /// `config.diff_ids` one to one.
@@ -117,6 +117,7 @@ pub(crate) fn host_architecture() -> &'static str {
 #[derive(Debug)]
 pub enum Images {
     Registry(Registry),
+    Daemon(Daemon),
     Layout(Layout),
 }
 
@@ -147,6 +148,7 @@ impl Images {
     pub fn find(&self, name: &str) -> Result<Option<Image>> {
         match self {
             Self::Registry(registry) => registry.find(&Reference::parse(name)?),
+            Self::Daemon(daemon) => daemon.find(name),
             Self::Layout(layout) => layout.find(name),
         }
     }
@@ -156,6 +158,9 @@ impl Images {
     /// # Errors
     /// [`Error::NotFound`] where the image has no such layer, or its blob is absent.
     pub fn read_layer(&self, image: &Image, diff_id: &Digest) -> Result<Box<dyn Read + Send>> {
+        if let (Self::Daemon(daemon), Some(ImageId::Daemon(id))) = (self, &image.id) {
+            return daemon.read_layer(id, diff_id);
+        }
         let layer = image.layers.iter().find(|layer| layer.diff_id == *diff_id);
         let blob = layer.and_then(|layer| layer.blob.as_ref());
         let blob = blob.ok_or_else(|| Error::NotFound(format!("there is no layer {diff_id}")))?;
@@ -166,7 +171,7 @@ impl Images {
                 Box::new(file.map_err(|e| Error::NotFound(format!("read layer {}: {e}", path.display())))?)
             }
             (BlobSource::Registry(repository), Self::Registry(registry)) => registry.read_blob(repository, blob)?,
-            (BlobSource::Registry(repository), Self::Layout(_)) => {
+            (BlobSource::Registry(repository), _) => {
                 return Err(Error::NotFound(format!("layer {diff_id} is in {}, not here", repository.context())));
             }
         };
@@ -185,6 +190,7 @@ impl Images {
     pub fn save(&self, image: &Image, names: &[String]) -> Result<Saved> {
         match self {
             Self::Registry(registry) => save::to_registry(registry, image, names),
+            Self::Daemon(daemon) => daemon.save(image, names),
             Self::Layout(layout) => Ok(save::to_layouts(layout, image, names)),
         }
     }
@@ -196,6 +202,7 @@ impl Images {
     pub fn ensure_readable(&self, name: &str) -> Result<()> {
         match self {
             Self::Registry(registry) => registry.ensure_readable(&Reference::parse(name)?),
+            Self::Daemon(daemon) => daemon.find(name).map(|_| ()),
             Self::Layout(layout) => layout.find(name).map(|_| ()),
         }
     }
@@ -207,6 +214,7 @@ impl Images {
     pub fn ensure_writable(&self, name: &str) -> Result<()> {
         match self {
             Self::Registry(registry) => registry.ensure_writable(&Reference::parse(name)?),
+            Self::Daemon(_) => Reference::parse(name).map(|_| ()),
             Self::Layout(layout) => layout.path_of(name).map(|_| ()),
         }
     }

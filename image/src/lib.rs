@@ -2,6 +2,7 @@
 //! images are found and saved: registry, daemon, layout. Knows OCI; has never heard of buildpacks.
 
 pub mod config;
+pub mod daemon;
 pub mod digest;
 pub mod error;
 pub mod extract;
@@ -21,6 +22,7 @@ mod tar_stream;
 mod temp;
 
 pub use config::{Config, History};
+pub use daemon::Daemon;
 pub use digest::Digest;
 pub use error::Error;
 pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, Saved, SaveResult};

@@ -139,7 +139,7 @@ fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Opt
     let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
     let shown = match images {
         Images::Layout(_) => reference.rsplit_once('@').map_or(reference, |(path, _)| path),
-        Images::Registry(_) => reference,
+        Images::Registry(_) | Images::Daemon(_) => reference,
     };
     tracing::info!("Reusing layers from image '{shown}'");
     match save::find_identified(images, reference) {
@@ -156,6 +156,7 @@ fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Opt
 fn destination(images: &Images, name: &str) -> anyhow::Result<Option<Destination>> {
     Ok(match images {
         Images::Registry(registry) => Some(Destination::Registry(registry.clone(), image::Reference::parse(name)?)),
+        Images::Daemon(_) => None,
         Images::Layout(layout) => Some(Destination::Layout(layout.path_of(name)?)),
     })
 }

@@ -86,7 +86,7 @@ pub(crate) fn find_identified(images: &Images, identifier: &str) -> image::Resul
     match images {
         Images::Layout(layout) if !Path::new(identifier).is_absolute() => layout.find(identifier),
         Images::Layout(_) => Layout::open(Path::new(identifier)),
-        Images::Registry(_) => images.find(identifier),
+        Images::Registry(_) | Images::Daemon(_) => images.find(identifier),
     }
 }
 
