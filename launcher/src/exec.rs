@@ -54,16 +54,21 @@ fn try_replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> i
         variable.push(value);
         variables.push(c_string(&variable, &format!("variable {}", Path::new(name).display()))?);
     }
-    end_on_broken_pipe()?;
+    set_broken_pipe(SigHandler::SigDfl)?;
     Ok(execve(&program, &args, &variables)?)
 }
 
-/// Puts back to its default the one signal that Rust's runtime ignores: an ignored one would stay so in the process.
-/// The runtime leaves all others, and the mask, as they were; and its descriptors are closed on exec.
-#[allow(unsafe_code)]
-fn end_on_broken_pipe() -> io::Result<()> {
-    // SAFETY: the default disposition runs no code of ours.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }?;
+/// So that the launcher's exit code tells what went wrong even where nobody reads what it says.
+pub(crate) fn ignore_broken_pipes() {
+    // Where it is refused, a broken pipe ends us with a signal instead.
+    let _ = set_broken_pipe(SigHandler::SigIgn);
+}
+
+/// An ignored signal would stay so in the process, which would then never end on a broken pipe.
+fn set_broken_pipe(handler: SigHandler) -> io::Result<()> {
+    // SAFETY: neither ignoring a signal nor its default disposition runs code of ours.
+    #[allow(unsafe_code)]
+    unsafe { signal(Signal::SIGPIPE, handler) }?;
     Ok(())
 }
 

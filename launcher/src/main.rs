@@ -4,6 +4,8 @@
 //! and leaves nothing behind: the process has its process ID, its descriptors and its signals.
 //!
 //! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md#launcher>
+// See `main`.
+#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,13 +38,30 @@ use platform_api::{
 
 use crate::{error::Error, layers::LayerDirs};
 
+/// The entry point without Rust's runtime: that would be a tenth of the executable, and look into /proc and set up a
+/// signal stack before every start of an app. Only glibc tells Rust its arguments without it.
+#[cfg(all(target_env = "gnu", not(test)))]
+#[allow(unsafe_code)]
+// SAFETY: no other symbol of the program is called `main`, and C lets it have no parameters.
+#[unsafe(no_mangle)]
+extern "C" fn main() -> std::ffi::c_int {
+    run_or_say().into()
+}
+
+#[cfg(not(all(target_env = "gnu", not(test))))]
 fn main() -> std::process::ExitCode {
+    run_or_say().into()
+}
+
+/// The exit code, where there is one: of what went wrong.
+fn run_or_say() -> u8 {
+    exec::ignore_broken_pipes();
     let flags = Flags::of_this_process();
     // Known before the inputs are, because they may fail.
     let colour = !matches!(flags.env("CNB_NO_COLOR"), Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
     let Err(failure) = run(&flags, colour);
     say_error(&failure.text, colour);
-    std::process::ExitCode::from(failure.code as u8)
+    failure.code as u8
 }
 
 /// Everything up to the exec, and so never back but with a failure.
