@@ -9,8 +9,10 @@ use std::{
 };
 
 use crate::{
-    BuildPlan, Buildpack, BuildpackApi, BuildpackPlan, Env, Extension, Target, io_text, output::run_captured,
-    read_toml_bounded, temp_plan::TempPlan,
+    BuildPlan, Buildpack, BuildpackApi, BuildpackPlan, Env, Extension, Target, io_text,
+    output::{Captured, read_all},
+    read_toml_bounded,
+    temp_plan::TempPlan,
 };
 
 /// What every call needs to know of the build.
@@ -72,19 +74,44 @@ pub enum Module<'a> {
     Extension(&'a Extension),
 }
 
-/// Runs `<root>/bin/detect` (for an extension without one: reads `<root>/detect/plan.toml`).
-pub fn detect(module: Module<'_>, context: &Context) -> DetectResult {
+/// Runs `<root>/bin/detect` of each at once (for an extension without one: reads `<root>/detect/plan.toml`); the
+/// results are in the order of the modules.
+pub fn detect(modules: &[Module<'_>], context: &Context) -> Vec<DetectResult> {
+    let mut detects: Vec<Detect<'_>> = modules.iter().map(|module| start_detect(*module, context)).collect();
+    let running = detects.iter_mut().filter_map(|detect| match detect {
+        Detect::Running(_, _, captured) => Some(captured),
+        Detect::Done(_) => None,
+    });
+    let read = read_all(&mut running.collect::<Vec<_>>());
+    let result = |detect| match (detect, &read) {
+        (Detect::Done(result), _) => result,
+        (Detect::Running(module, plan, captured), Ok(())) => finish_detect(module, &plan, captured),
+        (Detect::Running(..), Err(error)) => result_of(Vec::new(), Err(format!("read its output: {error}"))),
+    };
+    detects.into_iter().map(result).collect()
+}
+
+/// One detect, started.
+enum Detect<'a> {
+    Done(DetectResult),
+    Running(Module<'a>, TempPlan, Captured),
+}
+
+fn start_detect<'a>(module: Module<'a>, context: &Context) -> Detect<'a> {
     if let Module::Extension(extension) = module {
         if !extension.root.join("bin/detect").exists() {
             let read = read_toml_bounded(&extension.root.join("detect/plan.toml"));
             let plan = read.map_err(|error| error.to_string()).and_then(|text| plan_of(module, text.as_deref()));
-            return result_of(Vec::new(), plan);
+            return Detect::Done(result_of(Vec::new(), plan));
         }
     }
-    run_detect(module, context).unwrap_or_else(|error| result_of(Vec::new(), Err(error.to_string())))
+    match run_detect(module, context) {
+        Ok((plan, captured)) => Detect::Running(module, plan, captured),
+        Err(error) => Detect::Done(result_of(Vec::new(), Err(error.to_string()))),
+    }
 }
 
-fn run_detect(module: Module<'_>, context: &Context) -> Result<DetectResult, RunError> {
+fn run_detect(module: Module<'_>, context: &Context) -> Result<(TempPlan, Captured), RunError> {
     let call = Call::of(module, "detect")?;
     let plan = TempPlan::for_detect()?;
     let mut env = call.env(context)?;
@@ -93,13 +120,21 @@ fn run_detect(module: Module<'_>, context: &Context) -> Result<DetectResult, Run
         env.set("CNB_BUILD_PLAN_PATH", &plan.path);
     }
     let command = call.command(&[&context.platform, &plan.path], &env, context)?;
-    let (status, output) = run_captured(command).map_err(|cause| call.start_error(context, &cause))?;
-    Ok(match status.code() {
+    let captured = Captured::start(command).map_err(|cause| call.start_error(context, &cause))?;
+    Ok((plan, captured))
+}
+
+fn finish_detect(module: Module<'_>, plan: &TempPlan, captured: Captured) -> DetectResult {
+    let (status, output) = match captured.wait() {
+        Ok(ended) => ended,
+        Err(error) => return result_of(Vec::new(), Err(format!("wait for it: {error}"))),
+    };
+    match status.code() {
         Some(0) => result_of(output, read_plan(module, &plan.path)),
         Some(100) => DetectResult { output, code: 100, outcome: DetectOutcome::Fail },
         Some(code) => DetectResult { output, code, outcome: DetectOutcome::Error(None) },
         None => result_of(output, Err(status_text(status))),
-    })
+    }
 }
 
 /// Reads what detect left where it was given an empty file.

@@ -1,15 +1,16 @@
-//! Running a program and keeping what it printed, in the order it came and in bounded memory.
+//! Running programs beside each other and keeping what they printed, in the order it came and in bounded memory.
 
 use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Read},
     os::fd::AsFd,
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::OFlag,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::pipe2,
@@ -22,67 +23,93 @@ const KEPT: usize = 512 * 1024;
 /// but not from a daemon it left behind with our pipe open.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Runs a program to its end with no input and with stdout and stderr in one pipe.
-/// # Errors
-/// It could not be started, or not be read from.
-pub(crate) fn run_captured(mut command: Command) -> io::Result<(ExitStatus, Vec<u8>)> {
-    let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
-    let for_stderr = for_stdout.try_clone()?;
-    let (exited, exit_signal) = pipe2(OFlag::O_CLOEXEC)?;
-    let mut child = command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr).spawn()?;
-    // It holds our ends for writing: while they are open the pipe has no end.
-    drop(command);
+/// How often it is asked whether a program has exited although its pipe is open.
+const CHECK: Duration = Duration::from_millis(100);
 
-    std::thread::scope(|scope| {
-        let waiting = std::thread::Builder::new().spawn_scoped(scope, move || {
-            let status = child.wait();
-            drop(exit_signal);
-            status
-        })?;
-        let kept = read_until_exit(&File::from(output), &File::from(exited));
-        let status = waiting.join().map_err(|_| io::Error::other("waiting for it failed"))??;
-        Ok((status, kept?.into_bytes()))
-    })
+/// A program that runs with no input and with stdout and stderr in one pipe.
+#[derive(Debug)]
+pub(crate) struct Captured {
+    child: Child,
+    /// `None` when all was read.
+    output: Option<File>,
+    kept: Kept,
+    /// When to read no more, once the program has exited.
+    deadline: Option<Instant>,
 }
 
-/// Reads `output` to its end, or for [`GRACE`] after `exited` was closed.
-fn read_until_exit(mut output: &File, exited: &File) -> io::Result<Kept> {
-    let mut kept = Kept::default();
-    let mut buffer = vec![0; 64 * 1024];
-    let mut deadline: Option<Instant> = None;
-    loop {
-        let timeout = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-        if timeout.is_some_and(|left| left.is_zero()) {
-            return Ok(kept);
+impl Captured {
+    /// # Errors
+    /// It could not be started.
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+        let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let for_stderr = for_stdout.try_clone()?;
+        // Our ends for writing go with `command`: while they are open the pipe has no end.
+        let child = command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr).spawn()?;
+        Ok(Self { child, output: Some(File::from(output)), kept: Kept::default(), deadline: None })
+    }
+
+    /// Waits for its end. Where [`read_all`] did not read its output to the end, what came later is lost.
+    pub(crate) fn wait(mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
+        drop(self.output);
+        Ok((self.child.wait()?, self.kept.into_bytes()))
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        match self.output.as_mut().map_or(Ok(0), |output| output.read(buffer)) {
+            Ok(0) => self.output = None,
+            Ok(size) => self.kept.push(buffer.get(..size).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
-        let timeout = timeout.map_or(PollTimeout::NONE, |left| {
-            // Rounded up, or the last millisecond would be spent asking again and again.
-            PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
-        });
-        let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN), PollFd::new(exited.as_fd(), PollFlags::POLLIN)];
-        // Once the exit is known its pipe would be ready for ever.
-        let watched = if deadline.is_some() { 1 } else { 2 };
-        match poll(fds.split_at_mut(watched).0, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        let ready = |index: usize| fds.get(index).and_then(PollFd::any).unwrap_or(false);
-        if ready(0) {
-            match output.read(&mut buffer) {
-                Ok(0) => return Ok(kept),
-                Ok(size) => kept.push(buffer.get(..size).unwrap_or_default()),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+        Ok(())
+    }
+
+    /// Gives a program that has exited its last [`GRACE`], and ends the reading when that is over.
+    fn check(&mut self, now: Instant) -> io::Result<()> {
+        if let Some(deadline) = self.deadline {
+            if deadline <= now {
+                self.output = None;
             }
+        } else if self.child.try_wait()?.is_some() {
+            self.deadline = Some(now + GRACE);
         }
-        if deadline.is_none() && ready(1) {
-            deadline = Some(Instant::now() + GRACE);
+        Ok(())
+    }
+}
+
+/// Reads what all of them print, until each has closed its output or has exited a while ago. One thread does it, for a
+/// process of many threads is slow to fork, and there may be a hundred buildpacks.
+pub(crate) fn read_all(running: &mut [&mut Captured]) -> io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut next_check = Instant::now() + CHECK;
+    loop {
+        let mut open: Vec<&mut Captured> =
+            running.iter_mut().map(|captured| &mut **captured).filter(|captured| captured.output.is_some()).collect();
+        if open.is_empty() {
+            return Ok(());
+        }
+        let ready: Vec<bool> = {
+            let outputs = open.iter().filter_map(|captured| captured.output.as_ref());
+            let mut fds: Vec<PollFd> = outputs.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)).collect();
+            match poll(&mut fds, PollTimeout::try_from(CHECK).unwrap_or(PollTimeout::MAX)) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+            fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()
+        };
+        for (captured, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            captured.read(&mut buffer)?;
+        }
+        let now = Instant::now();
+        if now >= next_check {
+            open.iter_mut().try_for_each(|captured| captured.check(now))?;
+            next_check = now + CHECK;
         }
     }
 }
 
 /// The beginning and the end of a stream.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Kept {
     head: Vec<u8>,
     tail: VecDeque<u8>,
@@ -116,7 +143,9 @@ mod tests {
     fn sh(script: &str) -> (ExitStatus, String) {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
-        let (status, output) = run_captured(command).unwrap();
+        let mut captured = Captured::start(command).unwrap();
+        read_all(&mut [&mut captured]).unwrap();
+        let (status, output) = captured.wait().unwrap();
         (status, String::from_utf8(output).unwrap())
     }
 
@@ -125,6 +154,23 @@ mod tests {
         let (status, output) = sh("echo 1; echo 2 >&2; echo 3; echo 4 >/dev/stderr; echo 5; exit 7");
         assert_eq!((status.code(), output.as_str()), (Some(7), "1\n2\n3\n4\n5\n"));
         assert_eq!(sh("cat; echo done").1, "done\n", "stdin is empty");
+    }
+
+    #[test]
+    fn all_run_beside_each_other() {
+        // Each of the two ends only if the other runs.
+        let dir = tempfile::tempdir().unwrap();
+        let fifo = dir.path().join("fifo");
+        nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let start = |script: &str| {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", script]).env("FIFO", &fifo);
+            Captured::start(command).unwrap()
+        };
+        let [mut one, mut other] = [start("read x <\"$FIFO\"; echo \"$x\""), start("echo told >\"$FIFO\"; echo ended")];
+        read_all(&mut [&mut one, &mut other]).unwrap();
+        assert_eq!(one.wait().unwrap().1, b"told\n");
+        assert_eq!(other.wait().unwrap().1, b"ended\n");
     }
 
     #[test]

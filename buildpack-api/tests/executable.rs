@@ -71,12 +71,17 @@ impl Fixture {
     }
 
     fn detect(&self, api: &str) -> DetectResult {
-        detect(Module::Buildpack(&self.buildpack(api, "")), &self.context())
+        one(Module::Buildpack(&self.buildpack(api, "")), &self.context())
     }
 
     fn detect_extension(&self) -> DetectResult {
-        detect(Module::Extension(&self.extension("0.12")), &self.context())
+        one(Module::Extension(&self.extension("0.12")), &self.context())
     }
+}
+
+/// Detect of one module.
+fn one(module: Module<'_>, context: &Context) -> DetectResult {
+    detect(&[module], context).remove(0)
 }
 
 /// Records a call: directory and arguments, environment, the plan and its mode.
@@ -255,7 +260,7 @@ fn an_extension_without_detect_has_its_plan_ready_or_none() {
 #[test]
 fn what_cannot_be_started_says_why() {
     let text_of = |fixture: &Fixture, context: &Context| {
-        let result = detect(Module::Buildpack(&fixture.buildpack("0.12", "")), context);
+        let result = one(Module::Buildpack(&fixture.buildpack("0.12", "")), context);
         assert_eq!(result.code, -1);
         let DetectOutcome::Error(Some(text)) = result.outcome else { panic!("{:?}", result.outcome) };
         text
@@ -283,7 +288,7 @@ fn what_cannot_be_started_says_why() {
     let fixture = Fixture::new(&[("detect", "")]);
     fixture.write("platform/env/BAD", b"a\0b");
     assert_eq!(text_of(&fixture, &fixture.context()), "the value of environment variable BAD contains a NUL byte");
-    let text = detect(Module::Buildpack(&fixture.buildpack("0.99", "")), &fixture.context());
+    let text = one(Module::Buildpack(&fixture.buildpack("0.99", "")), &fixture.context());
     let expected = "buildpack a/b: API version '0.99' is incompatible with the lifecycle".to_owned();
     assert_eq!(text.outcome, DetectOutcome::Error(Some(expected)));
 }
@@ -300,7 +305,7 @@ fn user_and_operator_variables_reach_the_module() {
         fixture.write("config/env/BASE", "not over what is set");
         let mut context = fixture.context();
         context.env.set("PATH", "/usr/bin:/bin");
-        let result = detect(Module::Buildpack(&fixture.buildpack("0.12", rest)), &context);
+        let result = one(Module::Buildpack(&fixture.buildpack("0.12", rest)), &context);
         assert_eq!(String::from_utf8(result.output).unwrap(), expected);
     }
 }
@@ -382,4 +387,18 @@ fn what_the_exit_of_build_means() {
     let fixture = Fixture::new(&[]);
     let error = build(&fixture.buildpack("0.12", ""), &plan_of_two(), &fixture.context(), &fixture.path("layers"));
     assert!(matches!(error, Err(RunError::Start(_))), "{error:?}");
+}
+
+#[test]
+fn detects_run_at_once_and_their_results_are_in_order() {
+    // The first ends only when the second runs; the third does not start.
+    let first = Fixture::new(&[("detect", "read x <../fifo; echo \"$x\"; exit 100")]);
+    let path = format!("echo told >{}; echo second", first.path("fifo").display());
+    let second = Fixture::new(&[("detect", &path)]);
+    assert!(std::process::Command::new("mkfifo").arg(first.path("fifo")).status().unwrap().success());
+    let buildpacks = [&first, &second, &Fixture::new(&[])].map(|fixture| fixture.buildpack("0.12", ""));
+    let modules: Vec<_> = buildpacks.iter().map(Module::Buildpack).collect();
+    let results = detect(&modules, &first.context());
+    let short: Vec<_> = results.iter().map(|r| (r.code, String::from_utf8_lossy(&r.output))).collect();
+    assert_eq!(short, [(100, "told\n".into()), (0, "second\n".into()), (-1, "".into())]);
 }

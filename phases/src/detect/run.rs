@@ -1,20 +1,11 @@
 //! Modules as their descriptors have them, each read once, and their `bin/detect`, each run once.
 
-use std::{
-    collections::HashMap,
-    rc::Rc,
-    thread::{self, ScopedJoinHandle},
-};
+use std::{collections::HashMap, rc::Rc};
 
-use anyhow::Context as _;
 use buildpack_api::{Buildpack, BuildpackId, BuildpackKind, Context, DetectResult, Extension, Kind, Order, Target};
 use platform_api::{GroupEntry, ModuleDirs};
 
 use super::order::Member;
-
-/// Threads of `bin/detect` wait most of the time, and there is one for every member of a group: they get no more
-/// memory than they use. Parsing a plan is what needs most.
-const STACK: usize = 512 * 1024;
 
 /// A kind, an ID and a version name a module.
 type Name = (Kind, BuildpackId, String);
@@ -127,24 +118,11 @@ impl Runs {
     }
 
     /// Runs them all at once and waits for all. Each is another module.
-    ///
-    /// # Errors
-    /// None of what a `bin/detect` may do; that is in its result.
-    pub(super) fn run(&mut self, due: &[(&Member, Rc<Module>)], context: &Context) -> anyhow::Result<()> {
-        let results: anyhow::Result<Vec<DetectResult>> = thread::scope(|scope| {
-            let mut running = Vec::new();
-            for (_, module) in due {
-                let descriptor = &module.descriptor;
-                let thread = thread::Builder::new().stack_size(STACK);
-                let handle = thread.spawn_scoped(scope, move || descriptor.detect(context));
-                running.push(handle.context("start a thread")?);
-            }
-            running.into_iter().map(joined).collect()
-        });
-        for ((member, _), result) in due.iter().zip(results?) {
+    pub(super) fn run(&mut self, due: &[(&Member, Rc<Module>)], context: &Context) {
+        let modules: Vec<_> = due.iter().map(|(_, module)| module.descriptor.module()).collect();
+        for ((member, _), result) in due.iter().zip(buildpack_api::detect(&modules, context)) {
             self.0.insert(name_of(member), result);
         }
-        Ok(())
     }
 }
 
@@ -152,15 +130,11 @@ fn name_of(member: &Member) -> Name {
     (member.kind, member.id.clone(), member.version.clone())
 }
 
-fn joined(handle: ScopedJoinHandle<'_, DetectResult>) -> anyhow::Result<DetectResult> {
-    handle.join().map_err(|_| anyhow::anyhow!("a thread panicked"))
-}
-
 impl Descriptor {
-    fn detect(&self, context: &Context) -> DetectResult {
+    fn module(&self) -> buildpack_api::Module<'_> {
         match self {
-            Self::Buildpack(bp) => buildpack_api::detect(buildpack_api::Module::Buildpack(bp), context),
-            Self::Extension(ext) => buildpack_api::detect(buildpack_api::Module::Extension(ext), context),
+            Self::Buildpack(bp) => buildpack_api::Module::Buildpack(bp),
+            Self::Extension(ext) => buildpack_api::Module::Extension(ext),
         }
     }
 }
