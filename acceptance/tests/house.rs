@@ -156,11 +156,14 @@ fn versions_are_compared_in_the_two_version_files_only() {
 
 #[test]
 fn files_are_short() {
+    let mut long = Vec::new();
     for source in sources() {
         let allowed = LONG_FILES.iter().any(|(path, _)| source.path == Path::new(path));
-        let lines = source.lines.len();
-        assert!(lines <= LONGEST || allowed, "{} has {lines} lines without its tests", source.path.display());
+        if source.lines.len() > LONGEST && !allowed {
+            long.push(format!("{}: {} lines without its tests", source.path.display(), source.lines.len()));
+        }
     }
+    assert_eq!(long, Vec::<String>::new());
 }
 
 #[test]
