@@ -111,8 +111,37 @@ fn print_to_stderr(text: &str) {
     let _ = write!(std::io::stderr(), "{text}{end}");
 }
 
-/// A phase's error at its door: a [`Failure`] in the chain keeps its own code, any other takes the phase's.
+/// A phase's error at its door: a [`Failure`] in the chain keeps its own code, any other takes the phase's. What an
+/// unsupported API or a wrong argument comes to is a whole sentence already.
 pub fn in_phase(code: platform_api::ExitCode, action: &str, error: &anyhow::Error) -> Failure {
-    let code = error.chain().find_map(|cause| cause.downcast_ref::<Failure>()).map_or(code, |failure| failure.code);
-    Failure::new(code, format!("failed to {action}: {error:#}"))
+    use platform_api::ExitCode::{BuildpackApi, InvalidArgs};
+    match error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
+        Some(failure) if matches!(failure.code, BuildpackApi | InvalidArgs) => failure.clone(),
+        own => Failure::new(own.map_or(code, |failure| failure.code), format!("failed to {action}: {error:#}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use platform_api::ExitCode;
+
+    use super::*;
+
+    #[test]
+    fn a_failure_in_the_chain_keeps_its_code() {
+        let failed = |code, text: &str| anyhow::Error::from(Failure::new(code, text)).context("running acme/x");
+        let at_the_door = |error| in_phase(ExitCode::Build, "build", &error);
+        for (error, code, text) in [
+            (anyhow::anyhow!("disk full"), ExitCode::Build, "failed to build: disk full"),
+            (
+                failed(ExitCode::BuildpackBuild, "exit status 1"),
+                ExitCode::BuildpackBuild,
+                "failed to build: running acme/x: exit status 1",
+            ),
+            (failed(ExitCode::BuildpackApi, "failed to set API"), ExitCode::BuildpackApi, "failed to set API"),
+        ] {
+            let failure = at_the_door(error);
+            assert_eq!((failure.code, failure.text.as_str()), (code, text));
+        }
+    }
 }
