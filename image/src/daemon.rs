@@ -492,11 +492,11 @@ mod tests {
             [parse_version("1.41"), parse_version("v1.9"), parse_version("1")],
             [Some((1, 41)), Some((1, 9)), None]
         );
-        for (name, tag) in [("a", "docker.io/library/a:latest"), ("x.io/a:1", "x.io/a:1")] {
+        for (name, tag) in [("ab", "docker.io/library/ab:latest"), ("x.io/ab:1", "x.io/ab:1")] {
             let reference = tag_of(name).unwrap();
             assert_eq!(format!("{}:{}", repository(&reference), reference.identifier()), tag);
         }
-        assert!(tag_of(&format!("a@{}", Digest::of(b""))).is_err());
+        assert!(tag_of(&format!("ab@{}", Digest::of(b""))).is_err());
     }
 
     #[test]
