@@ -99,9 +99,10 @@ fn ignore_corrupt(name: &str, cause: &str) {
 }
 
 fn logged(found: Option<Image>, name: &str) -> Option<Image> {
-    match found.as_ref().and_then(|image| image.id.as_ref()) {
-        Some(id) => tracing::debug!("Found image with identifier \"{id}\""),
-        None => tracing::info!("Image with name \"{name}\" not found"),
+    if let Some(id) = found.as_ref().and_then(|image| image.id.as_ref()) {
+        tracing::debug!("Found image with identifier \"{id}\"");
+    } else {
+        tracing::info!("Image with name \"{name}\" not found");
     }
     found
 }

@@ -39,7 +39,7 @@ pub fn rebase(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
     app.config.labels.insert(labels::LIFECYCLE_METADATA.to_owned(), labels::to_json(&label)?);
     copy_labels(&mut app, &base, i.api);
     save::set_created(&mut app, None);
-    Ok(Report { image: save::save(&app, &i.output_images, images)?, build: None })
+    Ok(Report { image: save::save(&app, &i.output_images, images, || ())?, build: None })
 }
 
 /// The image to rebase: the previous one, else the one of the first name.
@@ -109,7 +109,7 @@ fn check_mixins(app: &Image, base: &Image) -> anyhow::Result<()> {
 
 fn check_target(i: &RebaserInputs, app: &Image, base: &Image) -> anyhow::Result<()> {
     if app.config.label(labels::REBASABLE) == Some("false") {
-        unless_forced(i, "app image is not marked as rebasable".to_owned())?;
+        unless_forced(i, "app image is not marked as rebasable")?;
     }
     let (of_app, of_base) = (target::of_image(app), target::of_image(base));
     if !target::satisfied_for_rebase(&of_base, &of_app) {
@@ -118,12 +118,12 @@ fn check_target(i: &RebaserInputs, app: &Image, base: &Image) -> anyhow::Result<
             target::to_json(&of_base),
             target::to_json(&of_app)
         );
-        unless_forced(i, text)?;
+        unless_forced(i, &text)?;
     }
     Ok(())
 }
 
-fn unless_forced(i: &RebaserInputs, text: String) -> anyhow::Result<()> {
+fn unless_forced(i: &RebaserInputs, text: &str) -> anyhow::Result<()> {
     if !i.force {
         bail!("{text}; {FORCE}");
     }
@@ -149,7 +149,7 @@ fn is_new_name(i: &RebaserInputs, metadata: &LayersMetadata, name: &str) -> anyh
         None => "not found".to_owned(),
     };
     let text = format!("rebase app image: new base image '{name}' not found in existing run image metadata: {known}");
-    unless_forced(i, text)?;
+    unless_forced(i, &text)?;
     Ok(true)
 }
 

@@ -1,4 +1,5 @@
 //! What analyze finds, in a layout and in a registry.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
@@ -63,7 +64,8 @@ fn an_image_that_lost_a_blob_is_ignored() {
     world.export_new("app");
     let layer = world.find("app").layers[2].blob.clone().unwrap().digest;
     let hex = layer.hex();
-    std::fs::remove_dir_all(world.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}", &hex[..2]))).unwrap();
+    std::fs::remove_dir_all(world.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}", &hex[..2])))
+        .unwrap();
     world.renew();
     let (analyzed, lines) = logged(|| world.analyze("app"));
     assert_eq!(analyzed.previous_image, None);
@@ -79,14 +81,17 @@ fn access_is_checked_first() {
     i.tags = vec!["127.0.0.1:1/app".into()];
     let error = format!("{:#}", world.try_analyze(&i, "run").unwrap_err());
     assert!(
-        error.starts_with("validating registry write access: failed to ensure registry read/write access to 127.0.0.1:1/app: "),
+        error.starts_with(
+            "validating registry write access: failed to ensure registry read/write access to 127.0.0.1:1/app: "
+        ),
         "{error}"
     );
     i.tags.clear();
     i.previous_image = "127.0.0.1:1/app".into();
     let error = format!("{:#}", world.try_analyze(&i, "run").unwrap_err());
     assert!(
-        error.starts_with("validating registry read access: failed to ensure registry read access to 127.0.0.1:1/app: "),
+        error
+            .starts_with("validating registry read access: failed to ensure registry read access to 127.0.0.1:1/app: "),
         "{error}"
     );
 }

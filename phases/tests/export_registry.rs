@@ -1,4 +1,5 @@
 //! Exports to a real registry: layers shared by image and cache, cache images that do not grow, several names.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
@@ -40,7 +41,9 @@ fn image_and_cache_are_there_and_repeat() {
     // Again, with the previous image and the cache: the same image, and no larger cache.
     let (report, lines) = logged(|| world.export(&i, &world.analyze("app:v1"), Some(open(&world))));
     assert_eq!(report.unwrap().image.digest, Some(digest));
-    for line in ["Reusing layer 'acme/jvm:jdk'", "Reusing cache layer 'acme/jvm:deps'", "Reusing cache layer 'acme/jvm:jdk'"] {
+    for line in
+        ["Reusing layer 'acme/jvm:jdk'", "Reusing cache layer 'acme/jvm:deps'", "Reusing cache layer 'acme/jvm:jdk'"]
+    {
         assert!(lines.iter().any(|l| l == line), "{line}: {lines:?}");
     }
     assert!(!lines.iter().any(|line| line.starts_with("Adding cache layer")), "{lines:?}");
@@ -88,7 +91,8 @@ fn a_cache_that_lost_a_blob_begins_anew() {
     world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))).unwrap();
     let digest = world.find("cache:latest").layers[0].blob.clone().unwrap().digest;
     let hex = digest.hex();
-    std::fs::remove_dir_all(world.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}", &hex[..2]))).unwrap();
+    std::fs::remove_dir_all(world.storage().join(format!("docker/registry/v2/blobs/sha256/{}/{hex}", &hex[..2])))
+        .unwrap();
     world.renew();
     let (cache, lines) = logged(|| open(&world));
     assert!(lines.iter().any(|line| line.starts_with("Ignoring cache image ")), "{lines:?}");

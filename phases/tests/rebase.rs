@@ -1,4 +1,5 @@
 //! Rebases of exported images, in a layout and in a registry.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 
@@ -64,15 +65,21 @@ fn refused_before_anything_is_written() {
     let (error, lines) = logged(|| phases::rebase::rebase(&world.rebaser("app", Some("run:new")), &world.images));
     let error = format!("{:#}", error.unwrap_err());
     assert!(
-        error.starts_with(&format!("rebase app image: new base image '{}' not found in existing run image metadata: {{", world.name("run:new")))
-            && error.ends_with("; please provide -force to override"),
+        error.starts_with(&format!(
+            "rebase app image: new base image '{}' not found in existing run image metadata: {{",
+            world.name("run:new")
+        )) && error.ends_with("; please provide -force to override"),
         "{error}"
     );
     assert!(lines.iter().all(|line| !line.starts_with("Saving")), "{lines:?}");
     assert_eq!(world.find("app").id, before);
 
     for (i, code, text) in [
-        (world.rebaser("none", Some("run")), ExitCode::Rebase, "failed to set app image: failed to access image to rebase"),
+        (
+            world.rebaser("none", Some("run")),
+            ExitCode::Rebase,
+            "failed to set app image: failed to access image to rebase",
+        ),
         (world.rebaser("app", Some("none")), ExitCode::Rebase, "failed to access run image"),
         (
             world.rebaser("run", None),

@@ -94,7 +94,7 @@ impl ImageCache {
                 new.push(self.layer_of(layer)?, History { created: created.clone(), ..History::default() });
             }
         }
-        let mut saved = self.images.save(&new, &[self.name.clone()])?;
+        let mut saved = self.images.save(&new, std::slice::from_ref(&self.name))?;
         if let Some(error) = saved.names.pop().and_then(|name| name.error) {
             return Err(error).with_context(|| format!("saving image '{}'", self.name));
         }
@@ -106,7 +106,7 @@ impl ImageCache {
         if let Some(blob) = &layer.blob {
             let mut blob = blob.clone();
             // The app image that the blob was made for may have Docker's types; a cache image has OCI's.
-            blob.media_type = OCI_LAYER.to_owned();
+            OCI_LAYER.clone_into(&mut blob.media_type);
             return Ok(Layer { diff_id: layer.diff_id.clone(), blob: Some(blob), recipe: None });
         }
         let old = self.image.as_ref();

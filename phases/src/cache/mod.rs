@@ -4,6 +4,7 @@
 //! Layers are not trusted: whoever reads one compares what it read with the diff ID (see [`crate::restore`]).
 
 mod cache_image;
+mod launch;
 mod lock;
 mod volume;
 
@@ -13,11 +14,13 @@ use image::{Blob, Destination, Digest};
 use platform_api::CacheMetadata;
 
 pub use cache_image::ImageCache;
+pub use launch::LaunchCache;
 pub use lock::Lock;
 pub use volume::VolumeCache;
 
 /// Where layers are kept from one build to the next.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a build has one cache")]
 pub enum Cache {
     Volume(VolumeCache),
     Image(ImageCache),

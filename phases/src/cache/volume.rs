@@ -152,6 +152,17 @@ impl VolumeCache {
         Ok(())
     }
 
+    /// Puts a cache in force that has these layers and no metadata.
+    pub(super) fn commit_layers(&self, layers: &[Digest], staging_lock: Option<Lock>) -> anyhow::Result<()> {
+        for diff_id in layers {
+            self.keep(diff_id)?;
+        }
+        let _lock = self.lock(LOCK, Mode::Exclusive);
+        self.swap().context("committing cache")?;
+        drop(staging_lock);
+        Ok(())
+    }
+
     /// Takes a layer that is not in staging over from the cache in force.
     fn keep(&self, diff_id: &Digest) -> anyhow::Result<()> {
         let (from, to) = (Self::tar(&self.committed(), diff_id), Self::tar(&self.staging(), diff_id));

@@ -128,7 +128,7 @@ impl CacheExport {
         layers.retain_mut(|entry| {
             let index = match by_name.get(&entry.identifier) {
                 Some(index) => *index,
-                None => match self.job_for(entry) {
+                None => match Self::job_for(entry) {
                     Ok(job) => {
                         jobs.push(job);
                         jobs.len() - 1
@@ -176,7 +176,7 @@ impl CacheExport {
         });
     }
 
-    fn job_for(&self, entry: &Entry) -> anyhow::Result<LayerJob> {
+    fn job_for(entry: &Entry) -> anyhow::Result<LayerJob> {
         Ok(LayerJob {
             name: entry.identifier.clone(),
             recipe: layers::recipe_of(&entry.dir, entry.owner)?,
@@ -235,7 +235,7 @@ impl CacheExport {
         for (n, entry) in self.layers.iter().enumerate() {
             let Some(cause) = entry.result.as_ref().and_then(|r| corrupt.get(&r.diff_id)) else { continue };
             self.reporting.push(format!("Skipping reuse for layer {}: {cause}", entry.identifier));
-            let mut job = self.job_for(entry)?;
+            let mut job = Self::job_for(entry)?;
             direct(&self.staging, &mut job);
             jobs.push(job);
             again.push(n);

@@ -79,9 +79,10 @@ pub(super) fn set_runtime(image: &mut Image, i: &ExporterInputs, entrypoint: &En
     config.set_env("PATH", &path);
     tracing::debug!("Setting WORKDIR: '{app}'");
     config.working_dir = app;
-    match &entrypoint.process_type {
-        Some(name) => tracing::info!("Setting default process type '{name}'"),
-        None => tracing::info!("no default process type"),
+    if let Some(name) = &entrypoint.process_type {
+        tracing::info!("Setting default process type '{name}'");
+    } else {
+        tracing::info!("no default process type");
     }
     tracing::debug!("Setting ENTRYPOINT: '{}'", entrypoint.path);
     config.entrypoint = vec![entrypoint.path.clone()];

@@ -113,11 +113,11 @@ fn app_layers(
 ) -> anyhow::Result<()> {
     let slices = slices::divide(&i.app, &metadata.slices).context("exporting app layers: creating app layers")?;
     for (n, paths) in (1..).zip(slices) {
-        let sliced = !metadata.slices.is_empty();
+        let whole = metadata.slices.is_empty();
         let recipe = Recipe::files(&i.app, paths, owner).context("exporting app layers")?;
         planned.push(Planned {
             identifier: format!("slice-{n}"),
-            created_by: if sliced { format!("Application Slice: {n}") } else { "Application Layer".to_owned() },
+            created_by: if whole { "Application Layer".to_owned() } else { format!("Application Slice: {n}") },
             kind: Kind::App,
             content: files(recipe, previous.app.iter().map(|layer| &layer.sha)),
         });

@@ -28,7 +28,11 @@ use self::{
     extended::Extended,
     layers::{Content, Kind, Planned},
 };
-use crate::{cache::Cache, layers_dir::LayersDir, run_image};
+use crate::{
+    cache::{Cache, LaunchCache},
+    layers_dir::LayersDir,
+    run_image,
+};
 
 /// Makes the app image and saves it under all its names, then the cache. `metadata` is what build left, `run` what the
 /// platform says of run images, `lifecycle` goes into the build label.
@@ -67,7 +71,9 @@ pub fn export(
         Ok(planned)
     };
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
-    let (made, cache) = make_layers(&plan, &sources, cache)?;
+    let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);
+    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache)?;
+    let layers_made: Vec<Digest> = made.iter().map(|layer| layer.layer.diff_id.clone()).collect();
 
     let mut label = layers_metadata(i, &dir, &made, &sources.base);
     let of_run_image = run_image::for_label(i.api, run, analyzed, metadata);
@@ -81,7 +87,9 @@ pub fn export(
     config::set_labels(&mut image, i, &label, metadata, project, lifecycle)?;
     config::set_runtime(&mut image, i, &entrypoint);
     save::set_created(&mut image, i.source_date_epoch.filter(|_| i.api.source_date_epoch()));
-    let report = Report { image: save::save(&image, &i.output_images, images)?, build: build_report(i, group)? };
+    let on_first = || launch_cache.into_iter().for_each(|cache| cache.commit(&layers_made));
+    let report =
+        Report { image: save::save(&image, &i.output_images, images, on_first)?, build: build_report(i, group)? };
     if let Some(cache) = cache {
         cache.finish();
     }
@@ -137,11 +145,14 @@ fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> 
 
 fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
     let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
-    let shown = match images {
-        Images::Layout(_) => reference.rsplit_once('@').map_or(reference, |(path, _)| path),
-        Images::Registry(_) | Images::Daemon(_) => reference,
-    };
-    tracing::info!("Reusing layers from image '{shown}'");
+    match images {
+        Images::Registry(_) => tracing::info!("Reusing layers from image '{reference}'"),
+        Images::Layout(_) => {
+            let path = reference.rsplit_once('@').map_or(reference, |(path, _)| path);
+            tracing::info!("Reusing layers from image '{path}'");
+        }
+        Images::Daemon(_) => tracing::debug!("Reusing layers from image with id '{reference}'"),
+    }
     match save::find_identified(images, reference) {
         // Whatever became of it since it was analyzed: its layers can be made again.
         Err(image::Error::Corrupt(cause)) => {
@@ -178,20 +189,29 @@ fn make_layers(
     plan: &dyn Fn() -> anyhow::Result<Vec<Planned>>,
     sources: &Sources,
     mut cache: Option<CacheExport>,
-) -> anyhow::Result<(Vec<Made>, Option<CacheExport>)> {
+    mut launch_cache: Option<LaunchCache>,
+) -> anyhow::Result<(Vec<Made>, Option<CacheExport>, Option<LaunchCache>)> {
     let mut planned = plan()?;
-    let mut jobs = app_jobs(&mut planned, sources)?;
+    let mut jobs = app_jobs(&mut planned, sources);
     let of_app = jobs.len();
+    if let Some(launch_cache) = &launch_cache {
+        launch_cache.direct(&mut jobs);
+    }
     if let Some(cache) = &mut cache {
         cache.add_jobs(&mut jobs);
     }
-    let with_cache = jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs);
+    if let Some(launch_cache) = &mut launch_cache {
+        launch_cache.note_others(&jobs);
+    }
+    let with_cache =
+        jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs) || launch_cache.is_some();
     let results = match run_pipeline(sources, jobs) {
         Err(error) if with_cache => {
             planned = plan()?;
-            let results = run_pipeline(sources, app_jobs(&mut planned, sources)?)?;
+            let results = run_pipeline(sources, app_jobs(&mut planned, sources))?;
             tracing::warn!("Failed to export cache: {error}");
             cache = None;
+            launch_cache = None;
             results
         }
         other => other?,
@@ -201,7 +221,7 @@ fn make_layers(
     }
     let made = place(planned, results.into_iter().take(of_app), sources)?;
     log_layers(&made);
-    Ok((made, cache))
+    Ok((made, cache, launch_cache))
 }
 
 fn run_pipeline(sources: &Sources, jobs: Vec<LayerJob>) -> image::Result<Vec<LayerResult>> {
@@ -210,7 +230,7 @@ fn run_pipeline(sources: &Sources, jobs: Vec<LayerJob>) -> image::Result<Vec<Lay
 }
 
 /// One job per layer that is made; the layers keep their recipes only where somebody streams them later.
-fn app_jobs(planned: &mut [Planned], sources: &Sources) -> anyhow::Result<Vec<LayerJob>> {
+fn app_jobs(planned: &mut [Planned], sources: &Sources) -> Vec<LayerJob> {
     let mut jobs = Vec::new();
     for layer in planned {
         let Content::Recipe { recipe, previous } = &mut layer.content else { continue };
@@ -225,7 +245,7 @@ fn app_jobs(planned: &mut [Planned], sources: &Sources) -> anyhow::Result<Vec<La
             tar_to: None,
         });
     }
-    Ok(jobs)
+    jobs
 }
 
 /// Gives each layer its place: what was made, or what the previous image has.
@@ -247,12 +267,11 @@ fn place(
             Content::Recipe { recipe, .. } => {
                 let result = results.next().context("a layer was not made")?;
                 let previous = sources.previous_layer(result.diff_id.as_str()).filter(|_| result.reused);
+                // A daemon may need a layer again that it has, above another one.
+                let recipe = sources.destination.is_none().then(|| std::mem::take(recipe));
                 match previous {
-                    Some(layer) => (layer.clone(), true),
-                    None => {
-                        let recipe = sources.destination.is_none().then(|| std::mem::take(recipe));
-                        (Layer { diff_id: result.diff_id, blob: result.blob, recipe }, false)
-                    }
+                    Some(layer) => (Layer { recipe, ..layer.clone() }, true),
+                    None => (Layer { diff_id: result.diff_id, blob: result.blob, recipe }, false),
                 }
             }
         };

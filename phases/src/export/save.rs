@@ -9,14 +9,22 @@ use platform_api::ImageReport;
 /// When images, unless told otherwise, say they were made: what is built from the same input is the same image.
 pub const DEFAULT_CREATED: &str = "1980-01-01T00:00:01Z";
 
-/// Saves the image under these names, the first of which is its own.
+/// Saves the image under these names, the first of which is its own; `on_first` follows where that is done.
 ///
 /// # Errors
 /// It could not be saved under one of them at least; the text says which and why.
-pub(crate) fn save(image: &Image, names: &[String], images: &Images) -> anyhow::Result<ImageReport> {
+pub(crate) fn save(
+    image: &Image,
+    names: &[String],
+    images: &Images,
+    on_first: impl FnOnce(),
+) -> anyhow::Result<ImageReport> {
     let first = names.first().context("no name to save the image under")?;
     tracing::info!("Saving {first}...");
     let saved = images.save(image, names).context("saving image")?;
+    if saved.names.first().is_some_and(|result| result.error.is_none()) {
+        on_first();
+    }
     let id = saved.id.as_ref();
     tracing::info!("*** Images ({}):", id.map(short).unwrap_or_default());
     let mut report = ImageReport::default();

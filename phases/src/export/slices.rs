@@ -364,7 +364,9 @@ mod tests {
         };
         let mut divided: Vec<Vec<String>> =
             divide(app, &slices).unwrap().into_iter().map(|s| s.into_iter().map(relative).collect()).collect();
-        divided.iter_mut().for_each(|s: &mut Vec<String>| s.sort());
+        for slice in &mut divided {
+            slice.sort();
+        }
         divided
     }
 

@@ -3,9 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 use std::{
-    fmt,
+    cell::RefCell,
+    fmt::{self, Write as _},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
 };
 
 use acceptance::{
@@ -121,6 +121,7 @@ impl World {
         let to = match &self.images {
             Images::Layout(layout) => Destination::Layout(layout.path_of(&full).unwrap()),
             Images::Registry(registry) => Destination::Registry(registry.clone(), Reference::parse(&full).unwrap()),
+            Images::Daemon(_) => panic!("no world is in a daemon"),
         };
         for (file, content) in files {
             let source = self.path(&format!("base/{file}"));
@@ -152,7 +153,7 @@ impl World {
     pub fn layout(&self, name: &str) -> PathBuf {
         match &self.images {
             Images::Layout(layout) => layout.path_of(&self.name(name)).unwrap(),
-            Images::Registry(_) => panic!("images are in a registry"),
+            Images::Registry(_) | Images::Daemon(_) => panic!("images are in no layout"),
         }
     }
 
@@ -312,15 +313,20 @@ pub fn group() -> Group {
     Group::parse("[[group]]\nid = \"acme/jvm\"\nversion = \"1.0\"\napi = \"0.11\"\n").unwrap()
 }
 
-/// Runs something and gives back what it logged, a line each, warnings with their level.
-pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
-    let lines = Arc::new(Mutex::new(Vec::new()));
-    let result = tracing::subscriber::with_default(Capture(lines.clone()), act);
-    let lines = lines.lock().unwrap().clone();
-    (result, lines)
+thread_local! {
+    static LINES: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
 }
 
-struct Capture(Arc<Mutex<Vec<String>>>);
+/// Runs something and gives back what it logged on this thread, a line each, warnings with their level.
+pub fn logged<T>(act: impl FnOnce() -> T) -> (T, Vec<String>) {
+    // One subscriber for all tests: what a callsite is told is remembered for the whole process.
+    let _ = tracing::subscriber::set_global_default(Capture);
+    LINES.set(Some(Vec::new()));
+    let result = act();
+    (result, LINES.take().unwrap_or_default())
+}
+
+struct Capture;
 
 impl tracing::Subscriber for Capture {
     fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
@@ -333,7 +339,7 @@ impl tracing::Subscriber for Capture {
             _ => String::new(),
         };
         event.record(&mut Message(&mut line));
-        self.0.lock().unwrap().push(line);
+        LINES.with_borrow_mut(|lines| lines.iter_mut().for_each(|lines| lines.push(line.clone())));
     }
     fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
         tracing::span::Id::from_u64(1)
@@ -349,7 +355,7 @@ struct Message<'a>(&'a mut String);
 impl tracing::field::Visit for Message<'_> {
     fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn fmt::Debug) {
         if field.name() == "message" {
-            self.0.push_str(&format!("{value:?}"));
+            let _ = write!(self.0, "{value:?}");
         }
     }
 }
