@@ -7,8 +7,14 @@ use std::{
     io::Write,
     os::unix::process::{CommandExt, ExitStatusExt},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus, Stdio},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::{OnceLock, PoisonError, RwLock},
+    time::{Duration, Instant},
 };
+
+/// Held for reading while an executable file is written, for writing while a process starts: a process that starts
+/// would hold the file open, and the system executes no file that is open for writing.
+pub(crate) static STARTS: RwLock<()> = RwLock::new(());
 
 /// All supported Platform APIs, oldest first.
 pub const PLATFORM_APIS: [&str; 9] = ["0.7", "0.8", "0.9", "0.10", "0.11", "0.12", "0.13", "0.14", "0.15"];
@@ -65,15 +71,28 @@ pub fn executable(name: &str) -> PathBuf {
     })
 }
 
-/// Whether the executables under test are not this workspace's (`LIFECYCLE` names a folder outside of it), so that a
-/// row may be left out that a conforming implementation need not pass. `because` says why it need not, and is printed.
+/// Whether the executables under test are not this workspace's, so that a row may be left out that a conforming
+/// implementation need not pass. `because` says why it need not, and is printed.
 pub fn may_differ(because: &str) -> bool {
-    let other = env::var_os("LIFECYCLE")
-        .is_some_and(|folder| fs::canonicalize(folder).is_ok_and(|folder| !folder.starts_with(workspace())));
-    if other {
+    static OTHERS: OnceLock<bool> = OnceLock::new();
+    let others = *OTHERS.get_or_init(|| env::var_os("LIFECYCLE").is_some_and(|folder| !is_ours(Path::new(&folder))));
+    if others {
         eprintln!("not compared: {because}");
     }
-    other
+    others
+}
+
+/// Ours are in the workspace, or say that they have its version.
+fn is_ours(folder: &Path) -> bool {
+    let in_workspace = fs::canonicalize(folder).is_ok_and(|folder| folder.starts_with(workspace()));
+    in_workspace || {
+        let mut detector = command(folder.join("detector"));
+        let version = detector.arg("-version").env("CNB_PLATFORM_API", "0.15").output();
+        version.is_ok_and(|output| {
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            text.trim().split('+').next() == Some(env!("CARGO_PKG_VERSION"))
+        })
+    }
 }
 
 /// Whether the tests run as root; says so where not, for the tests that need it and end early.
@@ -173,8 +192,7 @@ pub fn run(command: &mut Command) -> Outcome {
 /// # Panics
 /// Where it cannot be started.
 pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
-    let started = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = started.unwrap_or_else(|e| panic!("start {command:?}: {e}"));
+    let mut child = start(command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let pipe = child.stdin.take();
     std::thread::scope(|scope| {
         scope.spawn(move || {
@@ -184,4 +202,49 @@ pub fn run_with_input(command: &mut Command, input: &[u8]) -> Outcome {
         let output = child.wait_with_output().unwrap_or_else(|e| panic!("wait for {command:?}: {e}"));
         Outcome { status: output.status, stdout: output.stdout, stderr: output.stderr }
     })
+}
+
+fn start(command: &mut Command) -> Child {
+    let _alone = STARTS.write().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap_or_else(|e| panic!("start {command:?}: {e}"))
+}
+
+/// Runs it to its own end with no input, but no longer than `limit`, whatever it leaves behind: processes that keep
+/// its output open are not waited for, and are killed. Returns its peak memory in KiB, too.
+/// # Panics
+/// Where it cannot be started, or did not end in time.
+pub fn run_limited(command: &mut Command, limit: Duration) -> (Outcome, u64) {
+    let dir = tempfile::tempdir().expect("a directory for the output");
+    let file = |name: &str| fs::File::create(dir.path().join(name)).expect("a file for the output");
+    command.stdin(Stdio::null()).stdout(file("stdout")).stderr(file("stderr")).process_group(0);
+    let mut child = start(command);
+    let status_file = PathBuf::from(format!("/proc/{}/status", child.id()));
+    let end = Instant::now() + limit;
+    let mut peak = 0;
+    let status = loop {
+        // The high-water mark only rises, so that looking often is as good as looking last.
+        peak = fs::read_to_string(&status_file).ok().as_deref().and_then(high_water_mark).unwrap_or(peak);
+        if let Some(status) = child.try_wait().unwrap_or_else(|e| panic!("wait for {command:?}: {e}")) {
+            break Some(status);
+        }
+        if Instant::now() > end {
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    // Its process group may have ended with it.
+    let group = format!("-{}", child.id());
+    let _ = Command::new("kill").args(["-KILL", "--", &group]).stderr(Stdio::null()).status();
+    let read = |name: &str| fs::read(dir.path().join(name)).expect("the output");
+    let Some(status) = status else {
+        let _ = child.wait();
+        let text = String::from_utf8_lossy(&read("stderr")).into_owned();
+        panic!("{command:?} did not end within {limit:?}; its standard error:\n{text}");
+    };
+    (Outcome { status, stdout: read("stdout"), stderr: read("stderr") }, peak)
+}
+
+/// `VmHWM` of /proc/<pid>/status, in KiB.
+fn high_water_mark(status: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?.split_whitespace().next()?.parse().ok()
 }

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    sync::PoisonError,
 };
 
 use tempfile::TempDir;
@@ -58,6 +59,7 @@ fn write_entry(path: &Path, entry: &Entry) -> std::io::Result<()> {
 }
 
 fn write_file(path: &Path, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
+    let _no_start = crate::run::STARTS.read().unwrap_or_else(PoisonError::into_inner);
     fs::write(path, bytes)?;
     // By itself, because the mode of a new file is cut by the umask.
     fs::set_permissions(path, fs::Permissions::from_mode(mode))

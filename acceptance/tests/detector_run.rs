@@ -1,0 +1,278 @@
+//! How detector calls `bin/detect`, and what it says about it.
+//! buildpack.md "Detection"; platform.md "Logging".
+
+mod build_dirs;
+
+use acceptance::{
+    run::{BUILDPACK_APIS, PLATFORM_APIS, at_least, may_differ, run},
+    tree::Entry::{Bytes, File, Link, Mode},
+};
+use build_dirs::BuildDirs;
+
+/// Writes the variables the call came with to `<app>/env-<name>`, with NUL behind each.
+const RECORD: &str = "cat /proc/$$/environ >env-${0##*/}";
+
+/// What [`RECORD`] wrote.
+fn recorded(dirs: &BuildDirs, name: &str) -> Vec<String> {
+    dirs.read(&format!("app/env-{name}")).split_terminator('\0').map(str::to_owned).collect()
+}
+
+#[test]
+fn arguments_directory_and_input() {
+    for api in BUILDPACK_APIS {
+        let dirs = BuildDirs::new();
+        let script = "ls /proc/$$/fd >fds\n{ pwd -P; echo \"$#\"; echo \"$0\"; echo \"$1\"; ls -l \"$2\" | cut -c1-10; wc -c \
+                      <\"$2\"; cat; readlink /proc/self/fd/0; } >said; echo \"$2\" >plan";
+        dirs.buildpack("acme/a", api, "", script, "");
+        dirs.order(&["acme/a"]);
+        run(&mut dirs.detector("0.12")).ok();
+        let (app, root, platform) = (dirs.text("app"), dirs.text("buildpacks/acme_a/1.0.0"), dirs.text("platform"));
+        let expected = format!("{app}\n2\n{root}/bin/detect\n{platform}\n-rw-------\n0\n/dev/null\n");
+        assert_eq!(dirs.read("app/said"), expected, "at {api}");
+        // Of the numbers that are free when detector starts; 10 is the shell's own.
+        let fds = dirs.read("app/fds");
+        assert!(fds.lines().all(|fd| !("3"..="9").contains(&fd) || fd.len() > 1), "at {api}: {fds}");
+        let plan = dirs.read("app/plan");
+        assert!(plan.trim().ends_with("plan.toml") && !std::path::Path::new(plan.trim()).exists(), "{plan}");
+        assert!(dirs.list("tmp").is_empty());
+    }
+}
+
+#[test]
+fn variables() {
+    for platform_api in ["0.7", "0.11", "0.12", "0.15"] {
+        for api in BUILDPACK_APIS {
+            let dirs = BuildDirs::new();
+            dirs.buildpack("a", api, "", &format!("echo \"$2\" >plan; {RECORD}"), "");
+            dirs.order(&["a"]);
+            let target = "[run-image]\nreference = \"x\"\n[run-image.target]\nos = \"linux\"\narch = \
+                          \"arm\"\narch-variant = \"v7\"\n[run-image.target.distro]\nname = \"ubuntu\"\nversion = \"22.04\"";
+            dirs.write(&[
+                ("layers/analyzed.toml", File(target)),
+                ("platform/env/USERS", File("of the user\n")),
+                ("platform/env/PATH", File("/users")),
+                ("config/env/OPERATORS", File("of the operator")),
+            ]);
+            let mut call = dirs.detector(platform_api);
+            call.env("CNB_REGISTRY_AUTH", "{\"secret\": 1}").env("LANG", "C").env("DOCKER_CONFIG", "/secret");
+            call.env("HOME", "/home").env("CNB_STACK_ID", "stack").env("HTTPS_PROXY", "proxy").env("no_proxy", "none");
+            call.env("USERS", "overridden").env("CNB_EXEC_ENV", "test").env("OTHER", "x").env("HOSTNAME", "host");
+            run(&mut call).ok();
+            let mut expected = vec![
+                format!("CNB_BUILDPACK_DIR={}", dirs.text("buildpacks/a/1.0.0")),
+                "CNB_STACK_ID=stack".into(),
+                "HOME=/home".into(),
+                "HOSTNAME=host".into(),
+                "HTTPS_PROXY=proxy".into(),
+                "OPERATORS=of the operator".into(),
+                "PATH=/users:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into(),
+                "USERS=of the user\n".into(),
+                "no_proxy=none".into(),
+            ];
+            if at_least(api, "0.8") {
+                expected.push(format!("CNB_BUILD_PLAN_PATH={}", dirs.read("app/plan").trim()));
+                expected.push(format!("CNB_PLATFORM_DIR={}", dirs.text("platform")));
+            }
+            if at_least(api, "0.10") {
+                expected.extend(
+                    ["OS=linux", "ARCH=arm", "ARCH_VARIANT=v7", "DISTRO_NAME=ubuntu", "DISTRO_VERSION=22.04"]
+                        .map(|rest| format!("CNB_TARGET_{rest}")),
+                );
+            }
+            if at_least(api, "0.12") {
+                expected.push("CNB_EXEC_ENV=test".into());
+            }
+            expected.sort();
+            let mut found = recorded(&dirs, "detect");
+            found.sort();
+            assert_eq!(found, expected, "platform {platform_api}, buildpack {api}");
+        }
+    }
+}
+
+#[test]
+fn clear_env_keeps_the_user_s_variables_away() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("clear", "0.10", "clear-env = true", RECORD, "");
+    dirs.order(&["clear"]);
+    dirs.write(&[
+        ("platform/env/USERS", File("x")),
+        ("platform/env/PATH", File("/users")),
+        ("config/env/OPERATORS", File("x")),
+    ]);
+    run(&mut dirs.detector("0.12")).ok();
+    let found = recorded(&dirs, "detect");
+    assert!(found.contains(&"OPERATORS=x".to_owned()), "{found:?}");
+    assert!(!found.iter().any(|v| v.contains("users") || v.starts_with("USERS=")), "{found:?}");
+}
+
+#[test]
+fn user_variables_are_files_of_any_bytes() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("a", "0.10", "", RECORD, "");
+    dirs.order(&["a"]);
+    dirs.write(&[
+        ("platform/env/BYTES", Bytes(b"\xff\xfe\n x ")),
+        ("platform/env/with.dots.append", File("whole name")),
+        ("platform/env/EMPTY", File("")),
+        ("platform/env/dir/FILE", File("not this")),
+        ("platform/env/LINK", Link("../../cnb/linked")),
+        ("cnb/linked", File("linked to")),
+        ("platform/env/LIBRARY_PATH", File("/lib-of-user")),
+        ("platform/env/CPATH", File("/c")),
+    ]);
+    run(dirs.detector("0.12").env("LIBRARY_PATH", "/had")).ok();
+    let found = recorded(&dirs, "detect");
+    for variable in ["EMPTY=", "LINK=linked to", "LIBRARY_PATH=/lib-of-user:/had", "CPATH=/c"] {
+        assert!(found.contains(&variable.to_owned()), "no {variable} in {found:?}");
+    }
+    assert!(found.contains(&"with.dots.append=whole name".to_owned()), "{found:?}");
+    assert!(found.iter().any(|v| v.starts_with("BYTES=") && v.ends_with("\n x ")), "{found:?}");
+    assert!(!found.iter().any(|v| v.contains("not this")), "{found:?}");
+}
+
+#[test]
+fn what_is_said_on_success() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("a", "0.10", "", "echo out; echo err >&2; printf %s 'no newline %d%s'", "");
+    dirs.buildpack("acme/long", "0.10", "", "exit 100", "");
+    dirs.buildpack("broken", "0.10", "", "echo why; exit 7", "");
+    dirs.order(&["acme/long", "a acme/long? broken?"]);
+    dirs.write(&[("layers/analyzed.toml", File("[run-image]\nreference = \"x\"\n"))]);
+    for api in PLATFORM_APIS {
+        let outcome = run(&mut dirs.detector(api)).ok();
+        // Told at info: that a buildpack is broken, and the result.
+        let out =
+            outcome.stdout().replace("target distro name/version labels not found, reading /etc/os-release file\n", "");
+        assert_eq!(
+            out,
+            "======== Output: broken@1.0.0 ========\nwhy\nerr:  broken@1.0.0 (7)\n1 of 3 buildpacks participating\na 1.0.0\n",
+            "at {api}"
+        );
+        assert_eq!(outcome.stderr(), "", "at {api}");
+    }
+    let debug = run(dirs.detector("0.11").env("CNB_LOG_LEVEL", "debug")).ok().all();
+    let mut at = 0;
+    for line in [
+        "Starting detector...",
+        "Timer: Detector started at ",
+        "======== Results ========",
+        "fail: acme/long@1.0.0",
+        "======== Output: a@1.0.0 ========\nout\nerr\nno newline %d%s\n",
+        "======== Output: broken@1.0.0 ========\nwhy\n",
+        "======== Results ========",
+        "pass: a@1.0.0",
+        "skip: acme/long@1.0.0",
+        "err:  broken@1.0.0 (7)",
+        "Resolving plan... (try #1)",
+        "a 1.0.0\n",
+        "Timer: Detector ran for ",
+    ] {
+        if line.contains("%d") && may_differ("the reference takes output for a format") {
+            continue;
+        }
+        match debug[at..].find(line) {
+            Some(found) => at += found,
+            // Timers may be told before or after what detection says.
+            None if line.starts_with("Timer") => assert!(debug.contains(line), "{line}\n{debug}"),
+            None => panic!("no '{line}' in its place in\n{debug}"),
+        }
+    }
+    let quiet = run(dirs.detector("0.12").env("CNB_LOG_LEVEL", "error")).ok();
+    assert_eq!(quiet.all(), "");
+}
+
+#[test]
+fn ids_are_told_in_columns() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("a", "0.10", "", "", "");
+    dirs.buildpack("acme/long", "0.10", "", "", "");
+    dirs.order(&["a acme/long"]);
+    dirs.write(&[("layers/analyzed.toml", File("[run-image]\nreference = \"x\"\n"))]);
+    let out = run(&mut dirs.detector("0.11")).ok().stdout();
+    assert!(out.ends_with("a         1.0.0\nacme/long 1.0.0\n") && !out.contains("participating"), "{out}");
+}
+
+#[test]
+fn what_is_said_on_failure() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("fails", "0.10", "", "echo why not; exit 100", "");
+    dirs.buildpack("broken", "0.10", "", "echo oh no; exit 3", "");
+    dirs.buildpack("wants", "0.10", "", "printf '[[requires]]\\nname = \"x\"\\n' >\"$2\"", "");
+    dirs.buildpack("gives", "0.10", "", "printf '[[provides]]\\nname = \"y\"\\n' >\"$2\"", "");
+    dirs.buildpack("passes", "0.10", "", "", "");
+    dirs.order(&["fails", "passes wants", "passes gives", "fails?"]);
+    for api in PLATFORM_APIS {
+        let outcome = run(&mut dirs.detector(api)).exits(20);
+        for line in [
+            "======== Output: fails@1.0.0 ========\nwhy not\n",
+            "======== Results ========\n",
+            "fail: fails@1.0.0\n",
+            "pass: passes@1.0.0\npass: wants@1.0.0\n",
+            "Resolving plan... (try #1)\n",
+            "fail: wants@1.0.0 requires x\n",
+            "fail: gives@1.0.0 provides unused y\n",
+            "skip: fails@1.0.0\n",
+            "fail: no viable buildpacks in group\n",
+            "No buildpack groups passed detection.\n",
+            "Please check that you are running against the correct path.\n",
+            "ERROR: failed to detect: no buildpacks participating\n",
+        ] {
+            assert!(outcome.all().contains(line), "no '{line}' at {api} in\n{}", outcome.all());
+        }
+        if !may_differ("the reference writes errors to stdout, where platform.md wants stderr") {
+            let said = "ERROR: No buildpack groups passed detection.\nERROR: Please check that you are running against the \
+                        correct path.\nERROR: failed to detect: no buildpacks participating\n";
+            assert!(outcome.stderr().ends_with(said), "{}", outcome.stderr());
+        }
+    }
+    dirs.order(&["passes broken"]);
+    let all = run(&mut dirs.detector("0.12")).exits(21).all();
+    for line in [
+        "======== Output: broken@1.0.0 ========\noh no\n",
+        "err:  broken@1.0.0 (3)\n",
+        "ERROR: No buildpack groups passed detection.\n",
+        "ERROR: failed to detect: buildpack(s) failed with err\n",
+    ] {
+        assert!(all.contains(line), "no '{line}' in\n{all}");
+    }
+    dirs.order(&["wants?", "passes? wants? gives?"]);
+    run(&mut dirs.detector("0.12")).ok();
+    let debug = run(dirs.detector("0.12").env("CNB_LOG_LEVEL", "debug")).ok().all();
+    assert!(debug.contains("skip: wants@1.0.0 requires x\n"), "{debug}");
+    assert!(debug.contains("skip: gives@1.0.0 provides unused y\n"), "{debug}");
+}
+
+#[test]
+fn a_detect_that_cannot_run_is_an_error() {
+    let dirs = BuildDirs::new();
+    dirs.write(&[
+        (
+            "buildpacks/none/1.0.0/buildpack.toml",
+            File("api = \"0.10\"\n[buildpack]\nid = \"none\"\nversion = \"1.0.0\""),
+        ),
+        (
+            "buildpacks/mode/1.0.0/buildpack.toml",
+            File("api = \"0.10\"\n[buildpack]\nid = \"mode\"\nversion = \"1.0.0\""),
+        ),
+        ("buildpacks/mode/1.0.0/bin/detect", Mode(0o644, "#!/bin/sh\n")),
+        (
+            "buildpacks/shell/1.0.0/buildpack.toml",
+            File("api = \"0.10\"\n[buildpack]\nid = \"shell\"\nversion = \"1.0.0\""),
+        ),
+        ("buildpacks/shell/1.0.0/bin/detect", Mode(0o755, "#!/no/such/shell\n")),
+    ]);
+    dirs.buildpack("killed", "0.10", "", "kill -9 $$", "");
+    for (name, text) in [
+        ("none", "bin/detect: no such file or directory"),
+        ("mode", "bin/detect: permission denied"),
+        ("shell", "bin/detect: no such file or directory"),
+        ("killed", "signal: killed"),
+    ] {
+        dirs.order(&[name]);
+        let outcome = run(&mut dirs.detector("0.12")).exits(21).says(&format!("err:  {name}@1.0.0"));
+        if name != "killed" || !may_differ("the reference says only the exit code -1") {
+            outcome.says(text);
+        }
+    }
+}
