@@ -26,7 +26,9 @@ pub fn exporter_images(i: &ExporterInputs, analyzed: &Analyzed, flags: &Flags) -
         ImageLocation::Daemon | ImageLocation::Layout(_) => vec![cache_image],
     };
     images::check_names(&outputs, &others, &i.location)?;
-    open(&i.location, &i.insecure_registries, flags, outputs.into_iter().chain([previous, run_image, cache_image]))
+    let names = outputs.into_iter().chain([previous, run_image, cache_image]);
+    let places = open(&i.location, &i.insecure_registries, flags, names)?;
+    Ok(places.with_launch_cache(i.launch_cache.as_deref()))
 }
 
 /// `<layers>/config/metadata.toml`

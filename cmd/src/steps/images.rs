@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use image::{Images, Keychain, Layout, Reference, Registry};
-use phases::cache::{Cache, ImageCache, VolumeCache};
+use image::{Daemon, Images, Keychain, Layout, Reference, Registry};
+use phases::cache::{Cache, ImageCache, LaunchCache, VolumeCache};
 use platform_api::{
     Analyzed, ExitCode, ExperimentalFeature, Failure, Flags, PlatformApi, RunImages, file,
     inputs::{AnalyzerInputs, CacheInputs, ImageLocation, RunFile},
@@ -18,6 +18,18 @@ use crate::{guard_experimental, in_phase};
 pub struct Places {
     pub images: Images,
     pub registry: Registry,
+}
+
+impl Places {
+    /// A daemon need not be asked for layers that are in the launch cache.
+    #[must_use]
+    pub fn with_launch_cache(self, dir: Option<&Path>) -> Self {
+        let images = match (self.images, dir) {
+            (Images::Daemon(daemon), Some(dir)) => Images::Daemon(daemon.with_layers(LaunchCache::layers_in(dir))),
+            (images, _) => images,
+        };
+        Self { images, ..self }
+    }
 }
 
 /// Opens the places of images, while still privileged: credentials may be readable for root only. `names` are all the
@@ -42,11 +54,9 @@ pub fn open<'a>(
     let images = match location {
         ImageLocation::Registry => Images::Registry(registry.clone()),
         ImageLocation::Layout(dir) => Images::Layout(Layout { dir: dir.clone() }),
-        ImageLocation::Daemon => {
-            return Err(Failure::failed(
-                "failed to initialize docker client: images of a daemon are not supported yet",
-            ));
-        }
+        ImageLocation::Daemon => Daemon::open(&env)
+            .map(Images::Daemon)
+            .map_err(|e| Failure::failed(format!("failed to initialize docker client: {e}")))?,
     };
     Ok(Places { images, registry })
 }
@@ -86,7 +96,8 @@ pub fn analyzer_images(i: &AnalyzerInputs, offered: &RunImages, flags: &Flags) -
     check_names(&outputs, &others, &i.location)?;
     let others = [&*i.previous_image, &*run_image, &*cache_image];
     let names = outputs.iter().copied().chain(others).chain(offered_names(offered));
-    open(&i.location, &i.insecure_registries, flags, names)
+    let places = open(&i.location, &i.insecure_registries, flags, names)?;
+    Ok(places.with_launch_cache(i.launch_cache.as_deref()))
 }
 
 /// Every name a run image may be found under.
