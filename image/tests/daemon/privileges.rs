@@ -3,7 +3,7 @@
 
 use std::{
     io::{BufRead, BufReader, Write},
-    os::unix::net::UnixListener,
+    os::unix::{fs::PermissionsExt as _, net::UnixListener},
     process::Command,
     thread,
 };
@@ -14,8 +14,12 @@ use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use super::{Engine, PREFIX, daemon_at, find, layer, on, save};
 
 fn in_process(test: &str, prefix: &str) {
+    // What it makes as root it could not remove itself.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
     let output = Command::new(std::env::current_exe().unwrap())
         .env(PREFIX, prefix)
+        .env("TMPDIR", dir.path())
         .args(["--exact", &format!("privileges::{test}"), "--ignored", "--nocapture", "--test-threads", "1"])
         .output()
         .unwrap();
@@ -55,7 +59,7 @@ fn child_builds_twice() {
     let base_name = engine.base("base", "privileges");
     let dir = tempfile::tempdir().unwrap();
     let layers = [1, 2].map(|n| layer(&dir.path().join(n.to_string()), &[("f", &[n])]));
-    std::fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let images = engine.images();
     become_user();
     assert!(std::os::unix::net::UnixStream::connect("/var/run/docker.sock").is_err(), "the socket is root's");
