@@ -1,4 +1,5 @@
 //! Images in layout directories.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -10,7 +11,9 @@ use std::{
 };
 
 use common::{OWNER, run, tar_of, to_layout, tree};
-use image::{Blob, BlobSource, Digest, Error, History, Image, ImageId, Images, Layer, Layout, Recipe, Reference};
+use image::{
+    Blob, BlobSource, Config, Digest, Error, History, Image, ImageId, Images, Layer, Layout, Recipe, Reference,
+};
 
 fn layer(made: image::LayerResult) -> Layer {
     Layer { diff_id: made.diff_id, blob: made.blob, recipe: None }
@@ -25,9 +28,8 @@ fn base(layout: &Layout, name: &str, temp: &Path) -> Image {
     tree(temp);
     let recipe = Recipe::dir(&temp.join("app"), OWNER).unwrap();
     let made = run(2, vec![to_layout("app", recipe, &layout.path_of(name).unwrap())]).unwrap().remove(0);
-    let mut image = Image::default();
-    image.config.os = "linux".to_owned();
-    image.config.architecture = arch().to_owned();
+    let config = Config { os: "linux".to_owned(), architecture: arch().to_owned(), ..Config::default() };
+    let mut image = Image { config, ..Image::default() };
     image.push(layer(made), history("base"));
     image.stamp("1980-01-01T00:00:01Z");
     image

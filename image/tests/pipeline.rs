@@ -1,4 +1,5 @@
 //! Layers made side by side.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -154,7 +155,7 @@ fn the_first_error_ends_the_run_and_nothing_half_made_stays() {
         let error = run(workers, jobs).unwrap_err().to_string();
         assert!(error.contains("acme/gone:x") && error.contains("/gone"), "{error}");
         for dir in [&layout.join("blobs/sha256"), &staging] {
-            assert!(files(dir).iter().all(|name| !name.ends_with(".tmp")), "{:?}", files(dir));
+            assert!(files(dir).iter().all(|name| name.len() >= 64), "{:?}", files(dir));
         }
     }
 }

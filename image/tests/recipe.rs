@@ -1,4 +1,5 @@
 //! Layers from real directories.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
 mod common;
 
@@ -194,7 +195,7 @@ fn files_that_vanish_or_turn_into_something_else_are_errors() {
     let temp = tempfile::tempdir().unwrap();
     let file = temp.path().join("victim");
     for turn in [&(|| ()) as &dyn Fn(), &|| std::os::unix::fs::symlink("/etc/passwd", &file).unwrap(), &|| {
-        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap()
+        nix::unistd::mkfifo(&file, nix::sys::stat::Mode::S_IRUSR).unwrap();
     }] {
         fs::write(&file, "here").unwrap();
         let recipe = Recipe::dir(temp.path(), OWNER).unwrap();
