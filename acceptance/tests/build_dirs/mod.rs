@@ -79,9 +79,9 @@ impl BuildDirs {
         names
     }
 
-    /// A buildpack of version 1.0.0 with these scripts; `detect` passes where it is empty.
+    /// A buildpack of version 1.0.0 with these scripts; an empty one succeeds.
     pub(crate) fn buildpack(&self, id: &str, api: &str, toml: &str, detect: &str, build: &str) {
-        let detect = if detect.is_empty() { "exit 0" } else { detect };
+        let [detect, build] = [detect, build].map(|script| if script.is_empty() { "exit 0" } else { script });
         write_buildpack(&self.path("buildpacks"), (id, "1.0.0", api), toml, detect, build);
     }
 
