@@ -25,7 +25,7 @@ pub use config::{Config, History};
 pub use daemon::Daemon;
 pub use digest::Digest;
 pub use error::Error;
-pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, Saved, SaveResult};
+pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, SaveResult, Saved};
 pub use keychain::Keychain;
 pub use layout::Layout;
 pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};

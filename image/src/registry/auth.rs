@@ -13,7 +13,7 @@ use super::{
     Shared,
     http::{Answer, Attempt, Body, Failure, Patience, Request},
     lock, retry,
-    url::{bare_host, encode, is_link_local, is_local, is_private, parse, shown},
+    url::{bare_host, encode, is_link_local, is_local, is_loopback, is_private, parse, shown},
 };
 use crate::{Error, keychain::Credentials};
 
@@ -103,17 +103,17 @@ impl Host {
         Ok(endpoint)
     }
 
+    /// Where plain HTTP may be spoken, both schemes are tried; the encrypted one first, but for this machine itself:
+    /// there is nobody in between, and nothing secret in a ping.
     fn ping(&self, shared: &Shared) -> Attempt<Endpoint> {
-        let first = match self.ping_by(shared, "https") {
-            Ok(endpoint) => return Ok(endpoint),
-            Err(failure) => failure,
+        let (first, second) = if is_loopback(&self.name) { ("http", "https") } else { ("https", "http") };
+        let failed = match self.ping_by(shared, first) {
+            Err(failure) if self.is_local() => failure,
+            done => return done,
         };
-        if !self.is_local() {
-            return Err(first);
-        }
-        self.ping_by(shared, "http").map_err(|second| {
-            let error = Error::Remote(format!("{}; {}", first.error, second.error));
-            Failure { error, temporary: first.temporary || second.temporary, ..second }
+        self.ping_by(shared, second).map_err(|failure| {
+            let error = Error::Remote(format!("{}; {}", failed.error, failure.error));
+            Failure { error, temporary: failed.temporary || failure.temporary, ..failure }
         })
     }
 

@@ -267,21 +267,24 @@ impl Repository {
         })
     }
 
-    /// Starts an upload and cancels it.
+    /// Starts an upload and cancels it. Nobody waits for the cancellation: registries take their time for it, and drop
+    /// forgotten uploads themselves.
     pub(super) fn ensure_writable(&self) -> Attempt<()> {
         let started = retry(&self.shared.settings, || self.start(&[self.push()], None))?;
         if let Started::Session(session) = started {
-            let call = Call {
-                method: Method::DELETE,
-                url: session,
-                headers: &[],
-                scopes: &[self.push()],
-                patience: Patience::Normal,
-            };
-            // Registries drop forgotten uploads themselves.
-            if let Err(failure) = self.call_once(&call, &mut Body::None) {
-                tracing::debug!("{}", failure.error);
-            }
+            let repository = self.clone();
+            std::thread::spawn(move || {
+                let call = Call {
+                    method: Method::DELETE,
+                    url: session,
+                    headers: &[],
+                    scopes: &[repository.push()],
+                    patience: Patience::Normal,
+                };
+                if let Err(failure) = repository.call_once(&call, &mut Body::None) {
+                    tracing::debug!("{}", failure.error);
+                }
+            });
         }
         Ok(())
     }

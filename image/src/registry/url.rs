@@ -74,17 +74,28 @@ pub(super) fn encode(value: &str) -> String {
 
 /// Hosts that may be spoken to by plain HTTP without being asked to: this machine and private networks.
 pub(super) fn is_local(registry: &str) -> bool {
-    let host = match registry.strip_prefix('[') {
-        Some(rest) => rest.split(']').next().unwrap_or_default(),
-        None => registry.split(':').next().unwrap_or_default(),
-    };
+    let host = host_of(registry);
+    let private = matches!(host.parse(), Ok(IpAddr::V4(ip)) if ip.is_private());
+    private || is_loopback(registry) || host.to_lowercase().ends_with(".local")
+}
+
+/// Whether a registry is on this machine.
+pub(super) fn is_loopback(registry: &str) -> bool {
+    let host = host_of(registry);
     match host.parse::<IpAddr>() {
-        Ok(IpAddr::V4(ip)) => ip.is_loopback() || ip.is_private(),
-        Ok(IpAddr::V6(ip)) => ip.is_loopback(),
+        Ok(ip) => ip.is_loopback(),
         Err(_) => {
             let host = host.to_lowercase();
-            host == "localhost" || matches!(host.rsplit_once('.'), Some((_, "localhost" | "local")))
+            host == "localhost" || host.ends_with(".localhost")
         }
+    }
+}
+
+/// A registry's name without its port.
+fn host_of(registry: &str) -> &str {
+    match registry.strip_prefix('[') {
+        Some(rest) => rest.split(']').next().unwrap_or_default(),
+        None => registry.split(':').next().unwrap_or_default(),
     }
 }
 

@@ -203,8 +203,7 @@ fn make_layers(
     if let Some(launch_cache) = &mut launch_cache {
         launch_cache.note_others(&jobs);
     }
-    let with_cache =
-        jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs) || launch_cache.is_some();
+    let with_cache = jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs) || launch_cache.is_some();
     let results = match run_pipeline(sources, jobs) {
         Err(error) if with_cache => {
             planned = plan()?;
