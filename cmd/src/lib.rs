@@ -117,8 +117,16 @@ pub fn in_phase(code: platform_api::ExitCode, action: &str, error: &anyhow::Erro
     use platform_api::ExitCode::{BuildpackApi, InvalidArgs};
     match error.chain().find_map(|cause| cause.downcast_ref::<Failure>()) {
         Some(failure) if matches!(failure.code, BuildpackApi | InvalidArgs) => failure.clone(),
-        own => Failure::new(own.map_or(code, |failure| failure.code), format!("failed to {action}: {error:#}")),
+        own => Failure::new(own.map_or(code, |failure| failure.code), format!("failed to {action}: {}", chain(error))),
     }
+}
+
+/// The error and its causes with `: ` between, those of the system in the words that platforms know.
+pub fn chain(error: &anyhow::Error) -> String {
+    let text = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref().map_or_else(|| cause.to_string(), buildpack_api::io_text)
+    };
+    error.chain().map(text).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]
@@ -143,5 +151,13 @@ mod tests {
             let failure = at_the_door(error);
             assert_eq!((failure.code, failure.text.as_str()), (code, text));
         }
+    }
+
+    #[test]
+    fn causes_are_told_in_the_words_platforms_know() {
+        use anyhow::Context as _;
+        let error = std::fs::read("/nonesuch").context("read /nonesuch").unwrap_err();
+        assert_eq!(chain(&error), "read /nonesuch: no such file or directory");
+        assert_eq!(in_phase(ExitCode::Build, "build", &error).text, format!("failed to build: {}", chain(&error)));
     }
 }

@@ -117,7 +117,7 @@ pub fn analyze(i: &AnalyzerInputs, offered: &RunImages, places: &Places) -> Resu
 
 /// The cache, where one is given; exit code 1 where it cannot be opened.
 pub fn open_cache(cache: &CacheInputs, places: &Places, api: PlatformApi) -> Result<Option<Cache>, Failure> {
-    let failed = |e: anyhow::Error| Failure::failed(format!("{e:#}"));
+    let failed = |e: anyhow::Error| Failure::failed(crate::chain(&e));
     if let Some(name) = &cache.image {
         return ImageCache::open(name, &places.registry, api).map(|c| Some(Cache::Image(c))).map_err(failed);
     }

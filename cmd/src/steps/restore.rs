@@ -33,7 +33,7 @@ pub fn resolve_images(
     let offered =
         if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api)? } else { RunImages::default() };
     let analyzed = phases::restore::resolve_images(i, group, analyzed, &offered, &places.images, &places.registry)
-        .map_err(|e| Failure::failed(format!("{e:#}")))?;
+        .map_err(|e| Failure::failed(crate::chain(&e)))?;
     write_analyzed(&i.analyzed, &analyzed)?;
     Ok(analyzed)
 }
