@@ -5,10 +5,12 @@
 //! them. dockerd's own store knows chains of layers: what an image there begins with need not be sent. Layers that
 //! nobody here can make again come from a directory of tars, or from the daemon, which only gives whole images.
 
+mod api;
 mod archive;
 mod connections;
 mod host;
 mod http;
+mod inspected;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,22 +22,19 @@ use std::{
 
 use flate2::read::MultiGzDecoder;
 use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
 use self::{
+    api::{MAX_ANSWER, check, check_stream, encode, encode_path, in_image, parse_version},
     archive::{Content, Stored},
     connections::Connections,
     host::Host,
-    http::{Answer, Request},
+    http::Request,
+    inspected::{Inspected, Step, image_of},
 };
-use crate::{
-    Config, Digest, Error, History, Image, ImageId, Layer, Reference, Result, SaveResult, Saved,
-    image::host_architecture,
-};
+use crate::{Digest, Error, Image, ImageId, Layer, Reference, Result, SaveResult, Saved, image::host_architecture};
 
-/// No answer but a saved image is longer.
-const MAX_ANSWER: u64 = 64 << 20;
 /// The newest Engine API this was written for, and the one that engines which do not tell theirs are spoken to in.
 const NEWEST: (u32, u32) = (1, 51);
 const OLDEST: (u32, u32) = (1, 24);
@@ -58,34 +57,6 @@ pub struct Daemon {
     layers: Option<PathBuf>,
     /// The layers of the images found so far, by ID: what is saved is made of them.
     found: Mutex<BTreeMap<String, Vec<Digest>>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Inspected {
-    id: String,
-    created: Option<String>,
-    author: Option<String>,
-    architecture: String,
-    variant: Option<String>,
-    os: String,
-    os_version: Option<String>,
-    config: Option<Map<String, Value>>,
-    #[serde(rename = "RootFS")]
-    root_fs: RootFs,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct RootFs {
-    layers: Option<Vec<Digest>>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(rename_all = "PascalCase", default)]
-struct Step {
-    created_by: String,
-    comment: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -361,42 +332,12 @@ impl Daemon {
     }
 }
 
-fn image_of(inspected: Inspected, mut steps: Vec<Step>, id: String) -> Result<Image> {
-    let diff_ids = inspected.root_fs.layers.unwrap_or_default();
-    let text = json!({
-        "architecture": inspected.architecture, "author": inspected.author, "created": inspected.created,
-        "os": inspected.os, "os.version": inspected.os_version, "variant": inspected.variant,
-        "config": inspected.config, "rootfs": { "type": "layers", "diff_ids": diff_ids },
-    });
-    let mut config = Config::parse(text.to_string().as_bytes())?;
-    // The daemon tells the newest first.
-    steps.reverse();
-    let filled = |text: String| Some(text).filter(|text| !text.is_empty());
-    let step = |step: Step| History {
-        created_by: filled(step.created_by),
-        comment: filled(step.comment),
-        ..History::default()
-    };
-    config.history = steps.into_iter().map(step).collect();
-    let layer = |diff_id| Layer { diff_id, blob: None, recipe: None };
-    let layers = diff_ids.into_iter().map(layer).collect();
-    let mut image = Image { config, layers, docker: true, id: Some(ImageId::Daemon(id)), ..Image::default() };
-    // Steps that made no layer are not told from others.
-    image.normalise_history();
-    Ok(image)
-}
-
 fn hex(id: &str) -> &str {
     id.strip_prefix("sha256:").unwrap_or(id)
 }
 
 fn platform() -> String {
     json!({ "os": "linux", "architecture": host_architecture() }).to_string()
-}
-
-fn parse_version(text: &str) -> Option<(u32, u32)> {
-    let (major, minor) = text.trim_start_matches('v').split_once('.')?;
-    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 fn tag_of(name: &str) -> Result<Reference> {
@@ -415,123 +356,16 @@ fn repository(reference: &Reference) -> String {
     }
 }
 
-fn in_image(name: &str, error: &Error) -> Error {
-    let text = format!("image {name}: {error}");
-    match error {
-        Error::NotFound(_) => Error::NotFound(text),
-        Error::Unauthorized(_) => Error::Unauthorized(text),
-        Error::Corrupt(_) => Error::Corrupt(text),
-        _ => Error::Remote(text),
-    }
-}
-
-/// An error where the status says so, in the daemon's words.
-fn check(answer: &mut Answer<'_>) -> Result<()> {
-    #[derive(Deserialize)]
-    struct Failed {
-        message: String,
-    }
-    if answer.status < 400 {
-        return Ok(());
-    }
-    let body = answer.read_all(MAX_ANSWER).unwrap_or_default();
-    let message = serde_json::from_slice(&body).map(|failed: Failed| failed.message);
-    let message = message.unwrap_or_else(|_| String::from_utf8_lossy(&body).trim().to_owned());
-    let text = format!("the daemon answers {}: {message}", answer.status);
-    Err(match answer.status {
-        401 | 403 => Error::Unauthorized(text),
-        404 => Error::NotFound(text),
-        _ => Error::Remote(text),
-    })
-}
-
-/// What came of loading an image is a stream of messages; one of them may be an error.
-fn check_stream(answer: &mut Answer<'_>) -> Result<()> {
-    for message in serde_json::Deserializer::from_reader(io::BufReader::new(answer)).into_iter::<Value>() {
-        let message = message.map_err(|e| Error::Remote(format!("parsing daemon response: {e}")))?;
-        let text = message.pointer("/errorDetail/message").or(message.get("error")).and_then(Value::as_str);
-        if let Some(text) = text {
-            return Err(Error::Remote(format!("embedded daemon response: {text}")));
-        }
-    }
-    Ok(())
-}
-
-/// For a query.
-fn encode(text: &str) -> String {
-    encode_but(text, b"")
-}
-
-/// For a path: names of images keep their shape.
-fn encode_path(text: &str) -> String {
-    encode_but(text, b"/:@")
-}
-
-fn encode_but(text: &str, kept: &[u8]) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || kept.contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            let digit = |n: u8| char::from_digit(n.into(), 16).unwrap_or_default().to_ascii_uppercase();
-            out.extend(['%', digit(byte >> 4), digit(byte & 15)]);
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn texts_of_requests() {
-        assert_eq!(encode_path("a.io:5/b/c:d@sha256:0 ?#\r\né"), "a.io:5/b/c:d@sha256:0%20%3F%23%0D%0A%C3%A9");
-        assert_eq!(encode("docker.io/a b"), "docker.io%2Fa%20b");
-        assert_eq!(
-            [parse_version("1.41"), parse_version("v1.9"), parse_version("1")],
-            [Some((1, 41)), Some((1, 9)), None]
-        );
+    fn names_that_images_get() {
         for (name, tag) in [("ab", "docker.io/library/ab:latest"), ("x.io/ab:1", "x.io/ab:1")] {
             let reference = tag_of(name).unwrap();
             assert_eq!(format!("{}:{}", repository(&reference), reference.identifier()), tag);
         }
         assert!(tag_of(&format!("ab@{}", Digest::of(b""))).is_err());
-    }
-
-    #[test]
-    fn an_inspected_image() {
-        let base = Digest::of(b"base");
-        let text = json!({
-            "Id": "sha256:0123", "Created": "2020-01-01T00:00:00Z", "Os": "linux", "Architecture": "arm64",
-            "Variant": "v8", "Author": "", "OsVersion": "",
-            "Config": {
-                "Hostname": "", "Env": ["A=b"], "Cmd": null, "Labels": {"l": "v"}, "User": "1000", "Volumes": null,
-                "Healthcheck": {"Test": ["CMD", "true"]}, "Unknown": 1,
-            },
-            "RootFS": {"Type": "layers", "Layers": [base]},
-        });
-        let inspected: Inspected = serde_json::from_value(text).unwrap();
-        let step = |text: &str| Step { created_by: text.to_owned(), comment: String::new() };
-        let image = image_of(inspected, vec![step("first")], "0123".to_owned()).unwrap();
-        assert_eq!(image.id.unwrap().to_string(), "0123");
-        assert_eq!(image.layers.len(), 1);
-        assert!(image.docker);
-        let json: Value = serde_json::from_slice(&image.config.to_json()).unwrap();
-        assert_eq!(
-            json,
-            json!({
-                "architecture": "arm64", "variant": "v8", "os": "linux", "created": "2020-01-01T00:00:00Z",
-                "history": [{"created_by": "first"}], "rootfs": {"type": "layers", "diff_ids": [base]},
-                "config": {
-                    "Env": ["A=b"], "Labels": {"l": "v"}, "User": "1000", "Healthcheck": {"Test": ["CMD", "true"]},
-                    "Unknown": 1,
-                },
-            })
-        );
-        let steps = vec![step("an ENV"), step("the layer")];
-        let inspected = Inspected { root_fs: RootFs { layers: Some(vec![base]) }, ..Inspected::default() };
-        let image = image_of(inspected, steps, String::new()).unwrap();
-        assert_eq!(image.config.history, [History::default()], "which step made the layer is not known");
     }
 }
