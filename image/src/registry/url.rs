@@ -82,13 +82,9 @@ pub(super) fn is_local(registry: &str) -> bool {
 /// Whether a registry is on this machine.
 pub(super) fn is_loopback(registry: &str) -> bool {
     let host = host_of(registry);
-    match host.parse::<IpAddr>() {
-        Ok(ip) => ip.is_loopback(),
-        Err(_) => {
-            let host = host.to_lowercase();
-            host == "localhost" || host.ends_with(".localhost")
-        }
-    }
+    let name = host.to_lowercase();
+    let by_address = host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    by_address || name == "localhost" || name.ends_with(".localhost")
 }
 
 /// A registry's name without its port.
