@@ -56,6 +56,16 @@ fn find_app(i: &RebaserInputs, images: &Images) -> anyhow::Result<Image> {
     Ok(found.ok_or_else(|| failed(format!("image {name} not found")))?)
 }
 
+/// Every name the new run image may be found under, as the app image's label has them; none where it cannot be read.
+/// For who has to find credentials for them before privileges are dropped.
+pub fn run_images_of_label(i: &RebaserInputs, images: &Images) -> Vec<String> {
+    let Some(metadata) = find_app(i, images).ok().and_then(|app| labels::layers_metadata(&app.config).ok()) else {
+        return Vec::new();
+    };
+    let names = run_image::from_label(i.api, &metadata);
+    names.map(|(image, mirrors)| [&[image.to_owned()], mirrors].concat()).unwrap_or_default()
+}
+
 /// The run image asked for, else the one that the app image names, from its best mirror for the app image.
 fn run_image_name(i: &RebaserInputs, images: &Images, metadata: &LayersMetadata) -> anyhow::Result<String> {
     if let Some(name) = &i.run_image {

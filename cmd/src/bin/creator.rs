@@ -16,8 +16,8 @@ fn main() -> std::process::ExitCode {
             let directories = [i.cache.dir.as_deref(), i.exporter.launch_cache.as_deref(), Some(&*i.exporter.layers)];
             privileges::become_user(i.user, &directories)?;
             // Buildpacks never run as root: what they leave would be root's, in this container and in the app image.
-        privileges::refuse_root("build")?;
-        steps::set_home(&mut i)?;
+            privileges::refuse_root("build")?;
+            steps::set_home(&mut i)?;
             let cache = steps::open_cache(&i.cache, &places, i.api)?;
 
             log::banner("ANALYZING");

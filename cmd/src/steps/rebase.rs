@@ -1,5 +1,6 @@
 //! rebase
 
+use image::{Images, Reference};
 use platform_api::{
     ExitCode, Failure, Flags,
     inputs::{ImageLocation, RebaserInputs},
@@ -17,7 +18,21 @@ pub fn rebaser_images(i: &RebaserInputs, flags: &Flags) -> Result<Places, Failur
         ImageLocation::Layout(_) => Vec::new(),
     };
     images::check_names(&outputs, &others, &i.location)?;
-    open(&i.location, &i.insecure_registries, flags, outputs.into_iter().chain([&*i.previous_image, run_image]))
+    let mut names = outputs;
+    names.extend([&*i.previous_image, run_image]);
+    let places = open(&i.location, &i.insecure_registries, flags, names.iter().copied())?;
+    if i.run_image.is_some() || !matches!(places.images, Images::Registry(_)) {
+        return Ok(places);
+    }
+    // The app image names the run image; credentials for its registries may be root's to read, too.
+    let offered = phases::rebase::run_images_of_label(i, &places.images);
+    let registry = |name: &str| Reference::parse(name).map(|r| r.registry).ok();
+    let known: Vec<_> = names.iter().map(|name| registry(name)).collect();
+    if offered.iter().all(|name| known.contains(&registry(name))) {
+        return Ok(places);
+    }
+    names.extend(offered.iter().map(String::as_str));
+    open(&i.location, &i.insecure_registries, flags, names.iter().copied())
 }
 
 /// Rebases and writes report.toml.
