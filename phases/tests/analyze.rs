@@ -109,7 +109,11 @@ fn the_run_image_is_the_best_offer() {
     let run = world.name("run");
     assert_eq!(resolve(Some("x"), &offer("y", &[]), new).unwrap(), "x");
     assert_eq!(resolve(None, &offer("127.0.0.1:1/run", std::slice::from_ref(&run)), new).unwrap(), run);
-    assert_eq!(resolve(None, &offer(&world.name("none"), std::slice::from_ref(&run)), new).unwrap(), run, "one that exists");
+    assert_eq!(
+        resolve(None, &offer(&world.name("none"), std::slice::from_ref(&run)), new).unwrap(),
+        run,
+        "one that exists"
+    );
     for (offered, api, text) in [
         (RunImages::default(), new, "-run-image is required when there is no run metadata available"),
         (RunImages::default(), PlatformApi::V0_11, "missing run image metadata (-run-image)"),
