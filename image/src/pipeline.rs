@@ -68,6 +68,8 @@ pub enum Event<'a> {
     Read { layer: &'a str, done: u64, total: u64 },
     /// Compressed bytes sent so far.
     Sent { layer: &'a str, done: u64 },
+    /// The layer is where it belongs, or was there before.
+    Done { layer: &'a str },
 }
 
 /// Runs jobs.
@@ -112,7 +114,10 @@ impl Pipeline<'_> {
                 scope.spawn(move || {
                     while let Some((job, result)) = take(next, jobs, results) {
                         match context.run(job) {
-                            Ok(done) => *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(done),
+                            Ok(done) => {
+                                *result.lock().unwrap_or_else(PoisonError::into_inner) = Some(done);
+                                (self.on_event)(Event::Done { layer: &job.name });
+                            }
                             Err(error) => context.shared.fail(error),
                         }
                         if context.shared.cancelled() {
