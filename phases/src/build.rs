@@ -53,7 +53,19 @@ pub fn build(
         plan = plan.without(&met);
         debug!("Finished running build for buildpack {}", entry.full_name());
     }
-    finish(inputs, group, outputs)
+    let metadata = finish(inputs, group, outputs)?;
+    refuse_links(&inputs.layers)?;
+    Ok(metadata)
+}
+
+/// What a buildpack may have put in the place of metadata.toml, or of its directory, could lead who writes it anywhere.
+fn refuse_links(layers: &Path) -> anyhow::Result<()> {
+    let config = layers.join("config");
+    let metadata = config.join("metadata.toml");
+    if is_own_dir(&config)? && metadata.is_symlink() {
+        bail!("{} is a symbolic link; it must be a file", metadata.display());
+    }
+    Ok(())
 }
 
 fn context(inputs: &BuilderInputs, target: Option<&TargetData>) -> Context {

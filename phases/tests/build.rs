@@ -241,6 +241,16 @@ fn links_do_not_lead_us_out_of_the_layers_directory() {
     let error = run(&world, "0.12", &["b"], Plan::default()).unwrap_err();
     assert!(error.to_string().contains("layers/b is a symbolic link"), "{error:#}");
     assert!(!world.exists("outside/hit"));
+
+    // The place of metadata.toml, which is written after all of them.
+    for body in ["ln -s {0} $1/../config", "mkdir $1/../config; ln -s {0}/file $1/../config/metadata.toml"] {
+        let world = World::new();
+        let error = run_script(&world, "0.12", "", &body.replace("{0}", &outside.display().to_string())).unwrap_err();
+        assert!(
+            error.to_string().contains("layers/config") && error.to_string().contains("symbolic link"),
+            "{error:#}"
+        );
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 use buildpack_api::io_text;
 
 /// No file of the contract comes near this size; what does was not meant for us.
-const LIMIT: u64 = 64 << 20;
+const LIMIT: u64 = 16 << 20;
 
 /// A file that could not be read, understood or written. The text names the path and the cause, Go-style
 /// (`open <path>: no such file or directory`, `<path>: toml: line 3: …`).
@@ -26,12 +26,24 @@ impl FileError {
 
 /// The file's text.
 pub fn read(path: &Path) -> Result<String, FileError> {
+    refuse_special(path)?;
     let file = File::open(path).map_err(|e| FileError::new("open", path, &e))?;
     read_open(path, file)
 }
 
+/// A FIFO or a device that a buildpack left in the place of a file would keep us for ever. A platform that means one
+/// names it in `/dev` (`/dev/stdin`).
+fn refuse_special(path: &Path) -> Result<(), FileError> {
+    let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
+    if special && !path.starts_with("/dev") {
+        return Err(FileError(format!("{}: not a regular file", path.display())));
+    }
+    Ok(())
+}
+
 /// The file's text, `None` where there is no such file.
 pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
+    refuse_special(path)?;
     match File::open(path) {
         Ok(file) => read_open(path, file).map(Some),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -75,8 +87,8 @@ pub fn write(path: &Path, text: &str) -> Result<(), FileError> {
             let target = fs::canonicalize(path).map_err(|e| FileError::new("open", path, &e))?;
             replace(&target, text, Some(&old))
         }
-        // A device, a pipe or a link to nothing cannot be replaced without being lost.
-        Ok(_) => write_in_place(path, text),
+        // A device or a link to nothing cannot be replaced without being lost.
+        Ok(_) => refuse_special(path).and_then(|()| write_in_place(path, text)),
         Err(_) if path.is_symlink() => write_in_place(path, text),
         Err(_) => replace(path, text, None),
     }
@@ -147,11 +159,19 @@ mod tests {
             ("latin1/x", "open PATH: not a directory"),
             (".", "read PATH: is a directory"),
             ("latin1", "PATH: not UTF-8"),
-            ("huge", "PATH: larger than 64 MiB"),
+            ("huge", "PATH: larger than 16 MiB"),
         ] {
             let error = read(&path(name)).unwrap_err().0;
             assert_eq!(error, expected.replace("PATH", &path(name).display().to_string()));
         }
+        symlink("/dev/zero", path("endless")).unwrap();
+        let refused = Err(FileError(format!("{}: not a regular file", path("endless").display())));
+        assert_eq!(
+            (read(&path("endless")), write(&path("endless"), "x")),
+            (refused.clone(), refused.clone().map(drop))
+        );
+        assert_eq!(read_if_exists(&path("endless")).map(Option::unwrap_or_default), refused);
+        assert_eq!(read(Path::new("/dev/null")), Ok(String::new()));
         assert_eq!(read_if_exists(&path("none")), Ok(None));
         assert!(read_if_exists(&path("latin1")).is_err());
         fs::write(path("good"), "text").unwrap();
