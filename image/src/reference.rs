@@ -33,6 +33,11 @@ impl Reference {
         let bad = || Error::Reference(format!("could not parse reference: {text}"));
         let (name, tag, digest) = parsed.ok_or_else(bad)?;
         let (registry, repository) = split_repository(name).ok_or_else(bad)?;
+        // These become paths of a layout, and of a registry's URLs.
+        let leads_elsewhere = |part: &str| matches!(part, "" | "." | "..");
+        if repository.split('/').chain([registry.as_str()]).chain(tag).any(leads_elsewhere) {
+            return Err(bad());
+        }
         Ok(Self { registry, repository, tag: tag.map(str::to_owned), digest, original: text.to_owned() })
     }
 
@@ -182,6 +187,16 @@ mod tests {
             &format!("reg.io/app:@sha256:{HEX}"),
             &format!("app:{}", "t".repeat(129)),
             &"a".repeat(256),
+            // Found by fuzzing: what would lead out of a layout directory.
+            "/app",
+            "some//app",
+            "some/app/",
+            "some/../app",
+            "./app",
+            "../app",
+            "reg.io/..",
+            "reg.io/app:..",
+            "reg.io/app:.",
         ] {
             assert!(Reference::parse(bad).is_err(), "{bad}");
         }

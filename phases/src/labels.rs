@@ -184,6 +184,16 @@ mod tests {
     }
 
     #[test]
+    fn floats_are_the_same_after_every_build() {
+        // Read to the nearest but one, it would drift, and every build would be another image.
+        let label = r#"{"app":null,"buildpacks":[{"key":"a","version":"1","layers":{"l":{"sha":"s","data":{"f":1.8446744073709517e+19},"build":false,"launch":true,"cache":false}}}]}"#;
+        let once = to_json(&layers_metadata(&config(label)).unwrap()).unwrap();
+        let twice = to_json(&layers_metadata(&config(&once)).unwrap()).unwrap();
+        assert!(once.contains("1.8446744073709517e+19"), "{once}");
+        assert_eq!(once, twice);
+    }
+
+    #[test]
     fn other_shapes_of_app_are_left_aside() {
         for app in [r#""sha256:x""#, r#"{"sha":"x"}"#, r#"["x"]"#, "7"] {
             let metadata = layers_metadata(&config(&format!(r#"{{"app":{app},"config":{{"sha":"c"}}}}"#))).unwrap();
