@@ -1,0 +1,242 @@
+//! The instructions that change files.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, lchown},
+    path::{Path, PathBuf},
+};
+
+use super::{Applier, Setting, State};
+use crate::{
+    Error, Result, Step,
+    context::Context,
+    copy::{Plan, clean, destination},
+    parse::{Command, Copy, Document, Flag},
+    run::Run,
+    users,
+};
+
+/// What every process finds where the image does not say otherwise.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Differs from run to run; only who mentions it wants to run every time.
+const BUILD_ID: &str = "build_id";
+
+impl Applier {
+    pub(super) fn run(
+        &mut self,
+        state: &mut State<'_>,
+        step: &Step,
+        flags: &[Flag],
+        command: &Command,
+        documents: &[Document],
+    ) -> Result<()> {
+        let caches = mounts(flags, state)?;
+        let (words, script) = command_line(state, command, documents);
+        let mut env = environment(state);
+        let workdir = state.workdir();
+        let user = state.image.config.user.clone();
+        let known: Vec<String> = env
+            .iter()
+            .filter(|(name, _)| name != BUILD_ID || step.text.contains(BUILD_ID))
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let material = format!("{}\0{}\0{user}\0{workdir}\0{}", step.text, words.join("\0"), known.join("\0"));
+        self.change(state, step, &[b"RUN", material.as_bytes()], |setting| {
+            tracing::info!("{}", step.text);
+            let root = &setting.root;
+            let user = users::find(root, &user)?;
+            if !env.iter().any(|(name, _)| name == "HOME") {
+                env.push(("HOME".to_owned(), user.home.clone()));
+            }
+            let made = make_dirs(root, &caches)?;
+            let script = script.map(|text| Script::write(root, &text)).transpose()?;
+            let words = script.as_ref().map_or(words, |script| vec![script.name.clone()]);
+            let ran = Run { root, words, env, workdir: &workdir, user }.run();
+            drop(script);
+            made.iter().try_for_each(|dir| fs::remove_dir_all(dir).map_err(|e| Error::at("remove", dir, &e)))?;
+            ran
+        })
+    }
+
+    pub(super) fn copy(
+        &mut self,
+        state: &mut State<'_>,
+        step: &Step,
+        copy: &Copy,
+        context: &Context,
+        unpack: bool,
+    ) -> Result<()> {
+        let options = copy_options(state, &copy.flags)?;
+        let sources = copy.sources.iter().map(|s| state.expand(s)).collect::<Result<Vec<_>>>()?;
+        if let Some(url) = sources.iter().find(|s| s.contains("://") || s.starts_with("git@")) {
+            return Err(Error::new(format!("{url}: files from elsewhere are not supported; fetch them with RUN")));
+        }
+        let mut files = Vec::new();
+        for source in &sources {
+            files.extend(context.find(source)?);
+        }
+        let text = |d: &Document| if d.expand { state.expand_text(&d.content) } else { Ok(d.content.clone()) };
+        let documents = copy.documents.iter().map(|d| Ok((d.name.clone(), text(d)?))).collect::<Result<Vec<_>>>()?;
+        let destination = destination(&state.workdir(), &state.expand(&copy.destination)?);
+        let digest = context.digest(&files)?;
+        let material = format!("{sources:?} {documents:?} {destination} {options:?} {unpack}");
+        let parts: [&[u8]; 3] = [b"COPY", material.as_bytes(), digest.as_str().as_bytes()];
+        self.change(state, step, &parts, |setting| {
+            tracing::info!("{}", step.text);
+            let owner = options.owner.map(|spec| users::owner(&setting.root, &spec)).transpose()?;
+            Plan { sources: files, documents, destination, owner, mode: options.mode, unpack }
+                .run(context, &setting.root)
+        })
+    }
+
+    pub(super) fn workdir(&mut self, state: &mut State<'_>, step: &Step, path: &str) -> Result<()> {
+        let dir = clean(&PathBuf::from(state.workdir()).join(state.expand(path)?));
+        state.image.config.working_dir = dir.display().to_string();
+        let user = state.image.config.user.clone();
+        let material = format!("{}\0{user}", dir.display());
+        self.change(state, step, &[b"WORKDIR", material.as_bytes()], |Setting { root, .. }| {
+            let user = users::find(root, &user)?;
+            for made in make_dirs(root, &[dir])? {
+                lchown(&made, Some(user.uid), Some(user.gid)).map_err(|e| Error::at("chown", &made, &e))?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// Makes directories that are missing; returns those that were made, the deepest first.
+fn make_dirs(root: &Path, dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut made = Vec::new();
+    for dir in dirs {
+        let mut path = root.to_owned();
+        for part in dir.strip_prefix("/").unwrap_or(dir).components() {
+            path.push(part);
+            if path.is_dir() {
+                continue;
+            }
+            fs::create_dir(&path).map_err(|e| Error::at("create", &path, &e))?;
+            fs::set_permissions(&path, Permissions::from_mode(0o755)).map_err(|e| Error::at("create", &path, &e))?;
+            made.push(path.clone());
+        }
+    }
+    made.reverse();
+    Ok(made)
+}
+
+/// A here-document that is a program of its own.
+struct Script {
+    path: PathBuf,
+    /// As seen in the root.
+    name: String,
+}
+
+impl Script {
+    fn write(root: &Path, text: &str) -> Result<Self> {
+        let name = format!("/tmp/.dockerfile-run-{}", std::process::id());
+        let script = Self { path: root.join(&name[1..]), name };
+        let failed = |e| Error::at("write", &script.path, &e);
+        // Whatever is there is not ours to follow.
+        let _ = fs::remove_file(&script.path);
+        let mut file = fs::File::create_new(&script.path).map_err(failed)?;
+        std::io::Write::write_all(&mut file, text.as_bytes()).map_err(failed)?;
+        fs::set_permissions(&script.path, Permissions::from_mode(0o755)).map_err(failed)?;
+        Ok(script)
+    }
+}
+
+impl Drop for Script {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// The words to run, or the text of a script with its own interpreter.
+fn command_line(state: &State<'_>, command: &Command, documents: &[Document]) -> (Vec<String>, Option<String>) {
+    let text = match command {
+        Command::Exec(words) => return (words.clone(), None),
+        Command::Shell(text) => text,
+    };
+    let shell = |text: String| state.shell().into_iter().chain([text]).collect();
+    let [document] = documents else {
+        let text = documents.iter().fold(text.clone(), |t, d| format!("{t}\n{}{}", d.content, d.name));
+        return (shell(text), None);
+    };
+    if text.split_whitespace().count() > 1 {
+        return (shell(format!("{text}\n{}{}", document.content, document.name)), None);
+    }
+    let untabbed = |text: &str| text.lines().map(|l| l.trim_start_matches('\t').to_owned() + "\n").collect::<String>();
+    let content = if document.chomp { untabbed(&document.content) } else { document.content.clone() };
+    if content.starts_with("#!") {
+        return (Vec::new(), Some(content));
+    }
+    (shell(content), None)
+}
+
+/// The image's own and the build arguments, sorted.
+fn environment(state: &State<'_>) -> Vec<(String, String)> {
+    let mut env = state.args.clone();
+    for (name, value) in state.image.config.env.iter().filter_map(|entry| entry.split_once('=')) {
+        env.insert(name.to_owned(), value.to_owned());
+    }
+    env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
+    env.into_iter().collect()
+}
+
+/// Directories that stand in for caches.
+fn mounts(flags: &[Flag], state: &mut State<'_>) -> Result<Vec<PathBuf>> {
+    let mut caches = Vec::new();
+    for flag in flags {
+        let name = flag.name.as_str();
+        if name != "mount" {
+            if !["network", "security"].contains(&name) {
+                return Err(Error::new(format!("unknown flag: --{name}")));
+            }
+            state.warnings.push(format!("RUN --{name} is not supported, and has no effect"));
+            continue;
+        }
+        let value = state.expand(&flag.value)?;
+        let field = |name: &str| {
+            value.split(',').filter_map(|f| f.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
+        };
+        let kind = field("type").unwrap_or_else(|| "bind".to_owned());
+        let target = field("target").or_else(|| field("dst")).or_else(|| field("destination"));
+        match (kind.as_str(), target) {
+            ("cache" | "tmpfs", Some(target)) => {
+                state
+                    .warnings
+                    .push(format!("RUN --mount=type={kind} is not supported: {target} is kept for this one RUN only"));
+                caches.push(clean(Path::new(&target)));
+            }
+            ("secret" | "ssh", _) if field("required").as_deref() != Some("true") => {
+                state.warnings.push(format!("RUN --mount=type={kind} is not supported, and has no effect"));
+            }
+            _ => return Err(Error::new(format!("RUN --mount=type={kind} is not supported"))),
+        }
+    }
+    Ok(caches)
+}
+
+#[derive(Debug, Default)]
+struct CopyOptions {
+    owner: Option<String>,
+    mode: Option<u32>,
+}
+
+fn copy_options(state: &State<'_>, flags: &[Flag]) -> Result<CopyOptions> {
+    let mut options = CopyOptions::default();
+    for flag in flags {
+        let value = state.expand(&flag.value)?;
+        match flag.name.as_str() {
+            "chown" => options.owner = Some(value),
+            "chmod" => {
+                let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
+                options.mode = Some(mode.ok_or_else(|| Error::new(format!("--chmod={value} is not an octal mode")))?);
+            }
+            // Layers are independent of each other here in any case.
+            "link" => {}
+            "from" => return Err(Error::new("--from is not supported: there is no other stage or image")),
+            other => return Err(Error::new(format!("flag --{other} is not supported"))),
+        }
+    }
+    Ok(options)
+}

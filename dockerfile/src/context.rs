@@ -1,0 +1,313 @@
+//! The build context: the directory that `COPY` and `ADD` take files from, and never leave.
+
+use std::{
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Component, Path, PathBuf},
+};
+
+use image::Digest;
+use sha2::{Digest as _, Sha256};
+
+use crate::{Error, Result};
+
+/// A build context, opened.
+#[derive(Debug)]
+pub(crate) struct Context {
+    /// Without symlinks.
+    dir: PathBuf,
+    /// The lines of `.dockerignore`; the last one that fits decides.
+    rules: Vec<Rule>,
+}
+
+#[derive(Debug)]
+struct Rule {
+    pattern: String,
+    excludes: bool,
+}
+
+/// A file of the context.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// Where it is; no symlink leads there.
+    pub(crate) path: PathBuf,
+    /// The name it was asked for by.
+    pub(crate) name: std::ffi::OsString,
+}
+
+impl Context {
+    /// # Errors
+    /// There is no such directory, or its `.dockerignore` cannot be read.
+    pub(crate) fn open(dir: &Path) -> Result<Self> {
+        let found = dir.canonicalize().map_err(|e| Error::at("open build context", dir, &e))?;
+        let file = found.join(".dockerignore");
+        let text = match fs::read_to_string(&file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
+            text => text.map_err(|e| Error::at("read", &file, &e))?,
+        };
+        Ok(Self { dir: found, rules: text.lines().filter_map(rule).collect() })
+    }
+
+    /// Whether `.dockerignore` leaves it out.
+    pub(crate) fn excludes(&self, path: &Path) -> bool {
+        let Ok(relative) = path.strip_prefix(&self.dir) else { return false };
+        if relative.as_os_str().is_empty() {
+            return false;
+        }
+        let fits = |rule: &&Rule| relative.ancestors().any(|p| glob(rule.pattern.as_bytes(), p.as_os_str().as_bytes()));
+        self.rules.iter().rev().find(fits).is_some_and(|rule| rule.excludes)
+    }
+
+    /// Whether something below an excluded directory may be included again.
+    pub(crate) fn has_exceptions(&self) -> bool {
+        self.rules.iter().any(|rule| !rule.excludes)
+    }
+
+    /// The files a source of `COPY` or `ADD` names, sorted.
+    ///
+    /// # Errors
+    /// There are none, or they are outside.
+    pub(crate) fn find(&self, source: &str) -> Result<Vec<Found>> {
+        let mut parts = Vec::new();
+        for part in Path::new(source).components() {
+            match part {
+                Component::Normal(part) => parts.push(part),
+                Component::ParentDir if parts.pop().is_none() => {
+                    return Err(Error::new(format!("forbidden path outside the build context: {source}")));
+                }
+                _ => {}
+            }
+        }
+        let mut found = vec![self.dir.clone()];
+        for part in parts {
+            let pattern = part.as_bytes();
+            if !pattern.iter().any(|b| b"*?[\\".contains(b)) {
+                for path in &mut found {
+                    path.push(part);
+                }
+                continue;
+            }
+            let mut next = Vec::new();
+            for dir in found {
+                let Ok(entries) = fs::read_dir(self.inside(&dir, source)?) else { continue };
+                let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+                next.extend(names.filter(|name| glob(pattern, name.as_bytes())).map(|name| dir.join(name)));
+            }
+            found = next;
+        }
+        let missing = || {
+            let dir = self.dir.display();
+            Error::new(format!("stat {source}: no such file in the build context {dir}, or excluded by .dockerignore"))
+        };
+        found.sort();
+        let mut files = Vec::new();
+        for path in found {
+            let real = match self.inside(&path, source) {
+                Ok(real) => real,
+                Err(error) if path.symlink_metadata().is_ok() => return Err(error),
+                Err(_) => continue,
+            };
+            if !self.excludes(&path) || real.is_dir() && self.has_exceptions() {
+                files.push(Found { name: path.file_name().unwrap_or_default().to_owned(), path: real });
+            }
+        }
+        if files.is_empty() { Err(missing()) } else { Ok(files) }
+    }
+
+    /// The path without symlinks.
+    fn inside(&self, path: &Path, source: &str) -> Result<PathBuf> {
+        let real = path.canonicalize().map_err(|e| Error::at("stat", path, &e))?;
+        if real.starts_with(&self.dir) {
+            Ok(real)
+        } else {
+            Err(Error::new(format!("forbidden path outside the build context: {source} leads to {}", real.display())))
+        }
+    }
+
+    /// The digest of names, modes and contents of these files.
+    ///
+    /// # Errors
+    /// Naming the file that cannot be read.
+    pub(crate) fn digest(&self, files: &[Found]) -> Result<Digest> {
+        let mut hash = Sha256::new();
+        for file in files {
+            hash.update(file.name.as_bytes());
+            self.hash(&file.path, &mut hash).map_err(|e| Error::at("read", &file.path, &e))?;
+        }
+        Ok(Digest::from_hasher(hash))
+    }
+
+    fn hash(&self, path: &Path, hash: &mut Sha256) -> io::Result<()> {
+        let found = path.symlink_metadata()?;
+        hash.update(found.mode().to_le_bytes());
+        if found.is_dir() {
+            for entry in sorted(path)? {
+                if !self.excludes(&entry) || entry.is_dir() && self.has_exceptions() {
+                    hash.update([1]);
+                    hash.update(entry.file_name().unwrap_or_default().as_bytes());
+                    hash.update([0]);
+                    self.hash(&entry, hash)?;
+                }
+            }
+            hash.update([2]);
+        } else if found.is_symlink() {
+            hash.update(fs::read_link(path)?.as_os_str().as_bytes());
+            hash.update([0]);
+        } else if found.is_file() {
+            let mut file = Sha256::new();
+            io::copy(&mut fs::File::open(path)?, &mut file)?;
+            hash.update(file.finalize());
+        }
+        Ok(())
+    }
+}
+
+/// A directory's entries.
+pub(crate) fn sorted(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut entries = fs::read_dir(dir)?.map(|e| e.map(|e| e.path())).collect::<io::Result<Vec<_>>>()?;
+    entries.sort();
+    Ok(entries)
+}
+
+fn rule(line: &str) -> Option<Rule> {
+    let line = line.trim();
+    if line.is_empty() || line.starts_with('#') {
+        return None;
+    }
+    let (pattern, excludes) = line.strip_prefix('!').map_or((line, true), |rest| (rest.trim(), false));
+    let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
+    Some(Rule { pattern: parts.collect::<Vec<_>>().join("/"), excludes })
+}
+
+/// `*` and `?` within a name, `**` across names, `[…]`, and `\` before a character that stands for itself.
+pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
+    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
+    match first {
+        b'*' if rest.first() == Some(&b'*') => {
+            let rest = &rest[1..];
+            // `**/x` is `x` too.
+            let rest = rest.strip_prefix(b"/").filter(|r| glob(r, text)).map_or(rest, |_| b"".as_slice());
+            rest.is_empty() || (0..=text.len()).any(|at| glob(rest, &text[at..]))
+        }
+        b'*' => {
+            let end = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
+            (0..=end).any(|at| glob(rest, &text[at..]))
+        }
+        b'[' => {
+            let Some((c, text)) = text.split_first() else { return false };
+            class(rest, *c).is_some_and(|(has, rest)| has && *c != b'/' && glob(rest, text))
+        }
+        b'?' => text.split_first().is_some_and(|(c, text)| *c != b'/' && glob(rest, text)),
+        b'\\' if !rest.is_empty() => text.first() == rest.first() && glob(&rest[1..], &text[1..]),
+        _ => text.first() == Some(first) && glob(rest, &text[1..]),
+    }
+}
+
+/// Whether `[…]` has the character, and what stands after it. `None`: it never ends.
+fn class(pattern: &[u8], c: u8) -> Option<(bool, &[u8])> {
+    let (negated, mut rest) = match pattern.first() {
+        Some(b'^') => (true, &pattern[1..]),
+        _ => (false, pattern),
+    };
+    let mut has = false;
+    let mut first = true;
+    loop {
+        let (from, after) = rest.split_first()?;
+        if *from == b']' && !first {
+            return Some((has != negated, after));
+        }
+        first = false;
+        if let [b'-', to, after @ ..] = after {
+            if *to != b']' {
+                has |= (*from..=*to).contains(&c);
+                rest = after;
+                continue;
+            }
+        }
+        has |= *from == c;
+        rest = after;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn globs() {
+        for (pattern, text, expected) in [
+            ("*.go", "a.go", true),
+            ("*.go", "d/a.go", false),
+            ("**/*.go", "a.go", true),
+            ("**/*.go", "d/e/a.go", true),
+            ("d/**", "d/e/a", true),
+            ("a?c", "abc", true),
+            ("[a-c]x[^0-9]", "bxy", true),
+            ("[a-c]x[^0-9]", "bx1", false),
+            ("\\*", "*", true),
+            ("\\*", "x", false),
+            ("[", "[", false),
+        ] {
+            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
+        }
+    }
+
+    fn context() -> (tempfile::TempDir, Context) {
+        let dir = tempfile::tempdir().unwrap();
+        let at = dir.path();
+        fs::create_dir_all(at.join("c/d/e")).unwrap();
+        for name in ["secret", "c/a.txt", "c/b.txt", "c/d/x.log", "c/d/e/keep.log"] {
+            fs::write(at.join(name), name).unwrap();
+        }
+        symlink("../secret", at.join("c/out")).unwrap();
+        symlink("..", at.join("c/up")).unwrap();
+        symlink("d", at.join("c/in")).unwrap();
+        fs::write(at.join("c/.dockerignore"), "# no\n**/*.log\n!d/e/keep.log\n/b.*\n").unwrap();
+        let context = Context::open(&at.join("c")).unwrap();
+        (dir, context)
+    }
+
+    #[test]
+    fn sources_stay_inside() {
+        let (_dir, context) = context();
+        for (source, expected) in [
+            ("../secret", "forbidden path outside the build context: ../secret"),
+            ("d/../../secret", "forbidden path"),
+            ("out", "forbidden path outside the build context: out leads to"),
+            ("up/secret", "forbidden path"),
+            ("u*/secret", "forbidden path"),
+            ("none", "no such file in the build context"),
+            ("n*", "no such file in the build context"),
+            ("b.txt", "excluded by .dockerignore"),
+            ("d/x.log", "excluded by .dockerignore"),
+        ] {
+            let error = context.find(source).unwrap_err().to_string();
+            assert!(error.contains(expected), "{source}: {error}");
+        }
+        let names = |source: &str| -> Vec<String> {
+            context
+                .find(source)
+                .unwrap()
+                .iter()
+                .map(|f| f.path.strip_prefix(&context.dir).unwrap().display().to_string())
+                .collect()
+        };
+        assert_eq!(names("/*.txt"), ["a.txt"]);
+        assert_eq!(names("in"), ["d"]);
+        assert_eq!(names("d/e/keep.log"), ["d/e/keep.log"]);
+        assert_eq!(names("."), [""]);
+    }
+
+    #[test]
+    fn digests_follow_contents() {
+        let (dir, context) = context();
+        let digest = |source: &str| context.digest(&context.find(source).unwrap()).unwrap();
+        let before = digest(".");
+        fs::write(dir.path().join("c/d/x.log"), "ignored").unwrap();
+        assert_eq!(digest("."), before);
+        fs::write(dir.path().join("c/d/e/keep.log"), "changed").unwrap();
+        assert_ne!(digest("."), before);
+    }
+}

@@ -1,0 +1,210 @@
+//! `COPY` and `ADD`: files of the context into the file system.
+
+use std::{
+    fs::{self, File, FileTimes, Permissions},
+    io::{self, Read, Seek},
+    os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
+    path::{Path, PathBuf},
+};
+
+use flate2::bufread::MultiGzDecoder;
+
+use crate::{
+    Error, Result,
+    context::{Context, Found, sorted},
+    unpack::{self, Kind},
+};
+
+/// What to copy, all variables put in.
+#[derive(Debug)]
+pub(crate) struct Plan {
+    pub(crate) sources: Vec<Found>,
+    /// Names and contents of here-documents.
+    pub(crate) documents: Vec<(String, String)>,
+    /// Absolute; its end says whether it has to be a directory.
+    pub(crate) destination: String,
+    /// `--chown`
+    pub(crate) owner: Option<(u32, u32)>,
+    /// `--chmod`
+    pub(crate) mode: Option<u32>,
+    /// `ADD`: archives are unpacked.
+    pub(crate) unpack: bool,
+}
+
+impl Plan {
+    /// Copies into the file system at `root`.
+    ///
+    /// # Errors
+    /// Naming the file that could not be read or written.
+    pub(crate) fn run(&self, context: &Context, root: &Path) -> Result<()> {
+        let count = self.sources.len() + self.documents.len();
+        let target = root.join(self.destination.trim_start_matches('/'));
+        let into = self.destination.ends_with('/') || target.is_dir();
+        if count > 1 && !into {
+            let text = "with more than one source file, the destination must be a directory and end with a /";
+            return Err(Error::new(text));
+        }
+        for source in &self.sources {
+            let put = self.put(context, source, &target, into);
+            put.map_err(|e| Error::new(format!("copy {} to {}: {e}", source.path.display(), self.destination)))?;
+        }
+        for (name, content) in &self.documents {
+            let target = if into { target.join(name) } else { target.clone() };
+            self.put_document(content, &target)
+                .map_err(|e| Error::new(format!("write {name} to {}: {e}", self.destination)))?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, context: &Context, source: &Found, target: &Path, into: bool) -> Result<()> {
+        let io = |e: io::Error| Error::new(e.to_string());
+        if source.path.is_dir() {
+            self.make_dirs(target).map_err(io)?;
+            return self.copy_dir(context, &source.path, target).map_err(io);
+        }
+        if self.unpack {
+            if let Some(archive) = archive(&source.path)? {
+                self.make_dirs(target).map_err(io)?;
+                return unpack::unpack(archive, target, Kind::Archive(self.owner));
+            }
+        }
+        let target = if into { target.join(&source.name) } else { target.to_owned() };
+        self.make_dirs(target.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+        self.copy_file(&source.path, &target).map_err(io)
+    }
+
+    fn put_document(&self, content: &str, target: &Path) -> io::Result<()> {
+        self.make_dirs(target.parent().unwrap_or(Path::new("/")))?;
+        give_way(target)?;
+        fs::write(target, content)?;
+        self.own(target)?;
+        fs::set_permissions(target, Permissions::from_mode(self.mode.unwrap_or(0o644)))
+    }
+
+    fn own(&self, path: &Path) -> io::Result<()> {
+        let (uid, gid) = self.owner.unwrap_or_default();
+        lchown(path, Some(uid), Some(gid))
+    }
+
+    /// Directories that are missing, owned like what goes into them.
+    fn make_dirs(&self, path: &Path) -> io::Result<()> {
+        if path.is_dir() {
+            return Ok(());
+        }
+        if let Some(above) = path.parent() {
+            self.make_dirs(above)?;
+        }
+        fs::create_dir(path)?;
+        fs::set_permissions(path, Permissions::from_mode(0o755))?;
+        self.own(path)
+    }
+
+    fn copy_dir(&self, context: &Context, from: &Path, to: &Path) -> io::Result<()> {
+        for source in sorted(from)? {
+            let target = to.join(source.file_name().unwrap_or_default());
+            let is_dir = source.symlink_metadata()?.is_dir();
+            if context.excludes(&source) && !(is_dir && context.has_exceptions()) {
+                continue;
+            }
+            let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", source.display()));
+            if is_dir {
+                if !target.is_dir() {
+                    give_way(&target).map_err(failed)?;
+                    fs::create_dir(&target).map_err(failed)?;
+                }
+                self.own(&target).map_err(failed)?;
+                let mode = self.mode.unwrap_or(source.symlink_metadata()?.mode() & 0o7777);
+                fs::set_permissions(&target, Permissions::from_mode(mode)).map_err(failed)?;
+                self.copy_dir(context, &source, &target)?;
+            } else {
+                self.copy_file(&source, &target).map_err(failed)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn copy_file(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let found = from.symlink_metadata()?;
+        give_way(to)?;
+        if found.is_symlink() {
+            symlink(fs::read_link(from)?, to)?;
+            return self.own(to);
+        }
+        if !found.is_file() {
+            // Sockets, pipes and devices are not the stuff of build contexts.
+            return Ok(());
+        }
+        fs::copy(from, to)?;
+        self.own(to)?;
+        fs::set_permissions(to, Permissions::from_mode(self.mode.unwrap_or(found.mode() & 0o7777)))?;
+        File::open(to)?.set_times(FileTimes::new().set_modified(found.modified()?))
+    }
+}
+
+/// A file gives way to a file, a directory to nothing.
+fn give_way(to: &Path) -> io::Result<()> {
+    match to.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(found) if found.is_dir() => Err(io::Error::other("cannot replace a directory by a file")),
+        Ok(_) => fs::remove_file(to),
+    }
+}
+
+/// The tar in an archive that `ADD` unpacks; `None`: it is another file.
+fn archive(path: &Path) -> Result<Option<Box<dyn Read>>> {
+    let failed = |e: io::Error| Error::at("read", path, &e);
+    let mut start = [0; 512];
+    let mut file = File::open(path).map_err(failed)?;
+    let mut length = 0;
+    while length < start.len() {
+        match file.read(&mut start[length..]).map_err(failed)? {
+            0 => break,
+            n => length += n,
+        }
+    }
+    file.rewind().map_err(failed)?;
+    let start = &start[..length];
+    let packed: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
+    if let Some((_, name)) = packed.iter().find(|(magic, _)| start.starts_with(magic)) {
+        return Err(Error::new(format!("ADD cannot unpack {name}: use COPY, and RUN to unpack it")));
+    }
+    if start.starts_with(b"\x1f\x8b") {
+        let mut content = [0; 512];
+        let is_tar = {
+            let mut reader = MultiGzDecoder::new(io::BufReader::new(&file));
+            reader.read_exact(&mut content).is_ok() && is_tar(&content)
+        };
+        file.rewind().map_err(failed)?;
+        let tar = MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, file));
+        return Ok(is_tar.then(|| Box::new(tar) as Box<dyn Read>));
+    }
+    Ok(is_tar(start).then(|| Box::new(io::BufReader::new(file)) as Box<dyn Read>))
+}
+
+fn is_tar(block: &[u8]) -> bool {
+    block.get(257..262) == Some(b"ustar")
+}
+
+/// A destination seen from the working directory. Its end stays: it may say that it is a directory.
+pub(crate) fn destination(workdir: &str, text: &str) -> String {
+    let is_dir = text.ends_with('/') || text == "." || text.ends_with("/.") || text.ends_with("..");
+    let path = clean(&PathBuf::from("/").join(workdir).join(text));
+    let path = path.display().to_string();
+    if is_dir && path != "/" { format!("{path}/") } else { path }
+}
+
+/// An absolute path without `.` and `..`.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::from("/");
+    for part in path.components() {
+        match part {
+            std::path::Component::Normal(part) => out.push(part),
+            std::path::Component::ParentDir => {
+                out.pop();
+            }
+            _ => {}
+        }
+    }
+    out
+}

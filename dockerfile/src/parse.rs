@@ -1,0 +1,484 @@
+//! Dockerfiles as Docker reads them: lines joined, comments dropped, here-documents collected, then one instruction
+//! after another. Variables are not looked at here.
+//!
+//! Written for this crate: the parsers that were looked at lose what applying needs, the names of here-documents or
+//! the order of variables.
+
+use crate::{
+    Error, Result,
+    words::{Expansion, split_words},
+};
+
+/// A whole Dockerfile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// `\`, or another by the directive `# escape=`.
+    pub escape: char,
+    /// In order, `FROM` and what stands before it included.
+    pub steps: Vec<Step>,
+}
+
+/// One instruction and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// Counted from 1.
+    pub line: usize,
+    /// As written, on one line, with its here-documents below.
+    pub text: String,
+    pub instruction: Instruction,
+}
+
+/// What a line asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Instruction {
+    From { image: String },
+    Arg(Vec<(String, Option<String>)>),
+    Env(Vec<(String, String)>),
+    Label(Vec<(String, String)>),
+    Run { flags: Vec<Flag>, command: Command, documents: Vec<Document> },
+    Shell(Vec<String>),
+    User(String),
+    Workdir(String),
+    Copy(Copy),
+    Add(Copy),
+    Cmd(Command),
+    Entrypoint(Command),
+    Expose(Vec<String>),
+    Volume(Vec<String>),
+    Stopsignal(String),
+    Healthcheck(String),
+    Onbuild(String),
+    Maintainer(String),
+}
+
+impl Instruction {
+    /// In upper case.
+    pub fn keyword(&self) -> &'static str {
+        match self {
+            Self::From { .. } => "FROM",
+            Self::Arg(_) => "ARG",
+            Self::Env(_) => "ENV",
+            Self::Label(_) => "LABEL",
+            Self::Run { .. } => "RUN",
+            Self::Shell(_) => "SHELL",
+            Self::User(_) => "USER",
+            Self::Workdir(_) => "WORKDIR",
+            Self::Copy(_) => "COPY",
+            Self::Add(_) => "ADD",
+            Self::Cmd(_) => "CMD",
+            Self::Entrypoint(_) => "ENTRYPOINT",
+            Self::Expose(_) => "EXPOSE",
+            Self::Volume(_) => "VOLUME",
+            Self::Stopsignal(_) => "STOPSIGNAL",
+            Self::Healthcheck(_) => "HEALTHCHECK",
+            Self::Onbuild(_) => "ONBUILD",
+            Self::Maintainer(_) => "MAINTAINER",
+        }
+    }
+}
+
+/// `--name=value`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flag {
+    pub name: String,
+    /// Empty where there is no `=`.
+    pub value: String,
+}
+
+/// The two ways to write a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    Exec(Vec<String>),
+    Shell(String),
+}
+
+/// The arguments of `COPY` and `ADD`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copy {
+    pub flags: Vec<Flag>,
+    /// Paths and patterns; here-documents are in `documents`.
+    pub sources: Vec<String>,
+    pub documents: Vec<Document>,
+    pub destination: String,
+}
+
+/// A here-document.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Document {
+    /// What ends it; for `COPY` the file's name too.
+    pub name: String,
+    /// Its name was not quoted: variables are to be put in.
+    pub expand: bool,
+    /// `<<-`: the shell drops tabs before its lines.
+    pub chomp: bool,
+    pub content: String,
+}
+
+/// Reads a Dockerfile.
+///
+/// # Errors
+/// Naming the line that breaks Docker's grammar.
+pub fn parse(text: &str) -> Result<Dockerfile> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let escape = escape_of(text);
+    let mut steps = Vec::new();
+    let mut lines = text.lines().zip(1..);
+    while let Some((first, line)) = lines.next() {
+        if is_skipped(first) {
+            continue;
+        }
+        let whole = join(first.trim_start(), escape, &mut lines);
+        let whole = whole.trim_end();
+        let documents = collect_documents(whole, line, escape, &mut lines)?;
+        let failed = |e: Error| Error::new(format!("line {line}: {e}"));
+        let instruction = instruction(whole, escape, documents.clone()).map_err(failed)?;
+        steps.push(Step { line, text: full_text(whole, &documents), instruction });
+    }
+    check_order(&steps)?;
+    Ok(Dockerfile { escape, steps })
+}
+
+fn check_order(steps: &[Step]) -> Result<()> {
+    if steps.is_empty() {
+        return Err(Error::new("file with no instructions"));
+    }
+    let before = steps.iter().take_while(|step| !matches!(step.instruction, Instruction::From { .. }));
+    for step in before {
+        if !matches!(step.instruction, Instruction::Arg(_)) {
+            let keyword = step.instruction.keyword();
+            return Err(Error::new(format!("line {}: {keyword} before FROM: no build stage", step.line)));
+        }
+    }
+    Ok(())
+}
+
+/// The instruction with the lines that continue it. Comments and empty lines between do not end it.
+fn join<'a>(first: &str, escape: char, lines: &mut impl Iterator<Item = (&'a str, usize)>) -> String {
+    let mut whole = first.to_owned();
+    while let Some(without) = continued(&whole, escape) {
+        whole = without.to_owned();
+        match lines.find(|(next, _)| !is_skipped(next)) {
+            Some((next, _)) => whole.push_str(next),
+            None => break,
+        }
+    }
+    whole
+}
+
+fn is_skipped(line: &str) -> bool {
+    let line = line.trim();
+    line.is_empty() || line.starts_with('#')
+}
+
+/// The line without the escape that continues it. An escaped escape continues nothing.
+fn continued(line: &str, escape: char) -> Option<&str> {
+    let without = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
+    (!without.ends_with(escape)).then_some(without)
+}
+
+/// Of `# escape=` among the directives at the very top.
+fn escape_of(text: &str) -> char {
+    for line in text.lines() {
+        let Some((name, value)) = line.trim().strip_prefix('#').and_then(|comment| comment.split_once('=')) else {
+            break;
+        };
+        match name.trim().to_ascii_lowercase().as_str() {
+            "escape" if value.trim() == "`" => return '`',
+            "escape" | "syntax" | "check" => {}
+            _ => break,
+        }
+    }
+    '\\'
+}
+
+fn full_text(line: &str, documents: &[Document]) -> String {
+    documents.iter().fold(line.to_owned(), |text, d| format!("{text}\n{}{}", d.content, d.name))
+}
+
+/// The here-documents that a `RUN`, `COPY` or `ADD` announces, read from the lines after it.
+fn collect_documents<'a>(
+    whole: &str,
+    line: usize,
+    escape: char,
+    lines: &mut impl Iterator<Item = (&'a str, usize)>,
+) -> Result<Vec<Document>> {
+    let (keyword, rest) = whole.split_once(char::is_whitespace).unwrap_or((whole, ""));
+    if !["RUN", "COPY", "ADD"].iter().any(|k| keyword.eq_ignore_ascii_case(k)) {
+        return Ok(Vec::new());
+    }
+    let mut documents: Vec<Document> = split_words(rest, escape).iter().filter_map(|w| announced(w, escape)).collect();
+    for document in &mut documents {
+        loop {
+            let Some((text, _)) = lines.next() else {
+                return Err(Error::new(format!("line {line}: unterminated heredoc {}", document.name)));
+            };
+            let is_end = if document.chomp { text.trim_start_matches('\t') } else { text } == document.name;
+            if is_end {
+                break;
+            }
+            document.content.push_str(text);
+            document.content.push('\n');
+        }
+    }
+    Ok(documents)
+}
+
+/// `[n]<<[-]NAME`, the name quoted or not.
+fn announced(word: &str, escape: char) -> Option<Document> {
+    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
+    let (chomp, name) = rest.strip_prefix('-').map_or((false, rest), |name| (true, name));
+    if name.is_empty() || name.contains('<') {
+        return None;
+    }
+    let plain = Expansion { escape, lookup: &|_| None }.unquote(name);
+    Some(Document { expand: plain == name, name: plain, chomp, content: String::new() })
+}
+
+fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<Instruction> {
+    let (keyword, rest) = whole.split_once(char::is_whitespace).unwrap_or((whole, ""));
+    let keyword = keyword.to_ascii_uppercase();
+    let rest = rest.trim();
+    if rest.is_empty() && keyword != "CMD" && keyword != "ENTRYPOINT" {
+        return Err(Error::new(match keyword.as_str() {
+            k if !KEYWORDS.contains(&k) => format!("unknown instruction: {keyword}"),
+            _ => format!("{keyword} requires arguments"),
+        }));
+    }
+    Ok(match keyword.as_str() {
+        "FROM" => from(rest)?,
+        "ARG" => Instruction::Arg(arguments(rest, escape)?),
+        "ENV" => Instruction::Env(pairs("ENV", rest, escape)?),
+        "LABEL" => Instruction::Label(pairs("LABEL", rest, escape)?),
+        "RUN" => {
+            let (flags, rest) = flags(rest);
+            Instruction::Run { flags, command: command(rest), documents }
+        }
+        "SHELL" => match json(rest) {
+            Some(words) if !words.is_empty() => Instruction::Shell(words),
+            _ => return Err(Error::new("SHELL requires the arguments to be in JSON form")),
+        },
+        "USER" => Instruction::User(rest.to_owned()),
+        "WORKDIR" => Instruction::Workdir(rest.to_owned()),
+        "COPY" => Instruction::Copy(copy("COPY", rest, documents, escape)?),
+        "ADD" => Instruction::Add(copy("ADD", rest, documents, escape)?),
+        "CMD" => Instruction::Cmd(command(rest)),
+        "ENTRYPOINT" => Instruction::Entrypoint(command(rest)),
+        "EXPOSE" => Instruction::Expose(words(rest)),
+        "VOLUME" => Instruction::Volume(json(rest).unwrap_or_else(|| words(rest))),
+        "STOPSIGNAL" => Instruction::Stopsignal(rest.to_owned()),
+        "HEALTHCHECK" => Instruction::Healthcheck(rest.to_owned()),
+        "ONBUILD" => Instruction::Onbuild(rest.to_owned()),
+        "MAINTAINER" => Instruction::Maintainer(rest.to_owned()),
+        _ => return Err(Error::new(format!("unknown instruction: {keyword}"))),
+    })
+}
+
+const KEYWORDS: [&str; 18] = [
+    "FROM",
+    "ARG",
+    "ENV",
+    "LABEL",
+    "RUN",
+    "SHELL",
+    "USER",
+    "WORKDIR",
+    "COPY",
+    "ADD",
+    "CMD",
+    "ENTRYPOINT",
+    "EXPOSE",
+    "VOLUME",
+    "STOPSIGNAL",
+    "HEALTHCHECK",
+    "ONBUILD",
+    "MAINTAINER",
+];
+
+fn words(text: &str) -> Vec<String> {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+fn from(rest: &str) -> Result<Instruction> {
+    let (_, rest) = flags(rest);
+    let mut words = rest.split_whitespace();
+    let wrong = || Error::new("FROM requires either one or three arguments");
+    let image = words.next().ok_or_else(wrong)?.to_owned();
+    match (words.next(), words.next(), words.next()) {
+        (None, ..) => Ok(Instruction::From { image }),
+        (Some(word), Some(_), None) if word.eq_ignore_ascii_case("as") => Ok(Instruction::From { image }),
+        _ => Err(wrong()),
+    }
+}
+
+/// The flags before the arguments, and the arguments.
+fn flags(mut rest: &str) -> (Vec<Flag>, &str) {
+    let mut flags = Vec::new();
+    while let Some(after) = rest.strip_prefix("--") {
+        let (flag, next) = after.split_once(char::is_whitespace).unwrap_or((after, ""));
+        rest = next.trim_start();
+        if flag.is_empty() {
+            break;
+        }
+        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+        flags.push(Flag { name: name.to_owned(), value: value.to_owned() });
+    }
+    (flags, rest)
+}
+
+fn json(text: &str) -> Option<Vec<String>> {
+    text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
+}
+
+fn command(text: &str) -> Command {
+    json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec)
+}
+
+/// `name=value …`, or `name value` where the first word has no `=`.
+fn pairs(keyword: &str, rest: &str, escape: char) -> Result<Vec<(String, String)>> {
+    let words = split_words(rest, escape);
+    let first = words.first().map(String::as_str).unwrap_or_default();
+    if !first.contains('=') {
+        let (name, value) = rest
+            .split_once(char::is_whitespace)
+            .ok_or_else(|| Error::new(format!("{keyword} must have two arguments")))?;
+        return Ok(vec![(name.to_owned(), value.trim_start().to_owned())]);
+    }
+    let pair = |word: &String| match word.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        Some(_) => Err(Error::new(format!("{keyword} names can not be blank"))),
+        None => Err(Error::new(format!("can't find = in \"{word}\": must be of the form name=value"))),
+    };
+    words.iter().map(pair).collect()
+}
+
+fn arguments(rest: &str, escape: char) -> Result<Vec<(String, Option<String>)>> {
+    let argument = |word: String| match word.split_once('=') {
+        Some(("", _)) => Err(Error::new("ARG names can not be blank")),
+        Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
+        None => Ok((word, None)),
+    };
+    split_words(rest, escape).into_iter().map(argument).collect()
+}
+
+fn copy(keyword: &str, rest: &str, documents: Vec<Document>, escape: char) -> Result<Copy> {
+    let (flags, rest) = flags(rest);
+    let mut sources = json(rest).unwrap_or_else(|| words(rest));
+    let destination = sources.pop().unwrap_or_default();
+    if sources.is_empty() {
+        return Err(Error::new(format!("{keyword} requires at least two arguments")));
+    }
+    sources.retain(|source| announced(source, escape).is_none());
+    Ok(Copy { flags, sources, documents, destination })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn steps(text: &str) -> Vec<Instruction> {
+        parse(&format!("FROM a\n{text}")).unwrap().steps.into_iter().skip(1).map(|s| s.instruction).collect()
+    }
+
+    fn shell(text: &str) -> Instruction {
+        Instruction::Run { flags: vec![], command: Command::Shell(text.to_owned()), documents: vec![] }
+    }
+
+    fn strings(of: &[&str]) -> Vec<String> {
+        of.iter().map(|&s| s.to_owned()).collect()
+    }
+
+    #[test]
+    fn lines_are_joined_and_comments_dropped() {
+        for (text, expected) in [
+            ("RUN a \\\n  # no\n\n  b", "a   b"),
+            ("run a \\  \n&& b", "a && b"),
+            ("  RUN a # stays", "a # stays"),
+            ("RUN a \\\\", "a \\\\"),
+            ("RUN a \\", "a"),
+            ("RUN [a", "[a"),
+        ] {
+            assert_eq!(steps(text), [shell(expected)], "{text}");
+        }
+        let parsed = parse("# syntax=x\n# escape=`\nFROM a\nRUN b `\n c \\\nRUN d").unwrap();
+        assert_eq!(parsed.escape, '`');
+        assert_eq!(parsed.steps[1].instruction, shell("b  c \\"));
+        assert_eq!(parsed.steps.iter().map(|s| s.line).collect::<Vec<_>>(), [3, 4, 6]);
+    }
+
+    #[test]
+    fn names_and_values_keep_order_and_quotes() {
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(
+            steps(r#"ENV b="x y" a=1\ 2 b='z'"#),
+            [Instruction::Env(vec![pair("b", r#""x y""#), pair("a", r"1\ 2"), pair("b", "'z'")])]
+        );
+        assert_eq!(steps("ENV a b  c"), [Instruction::Env(vec![pair("a", "b  c")])]);
+        assert_eq!(
+            steps("ARG a b=1 c="),
+            [Instruction::Arg(vec![
+                ("a".into(), None),
+                ("b".into(), Some("1".into())),
+                ("c".into(), Some(String::new()))
+            ])]
+        );
+    }
+
+    #[test]
+    fn commands_in_both_forms() {
+        assert_eq!(
+            steps(r#"RUN --mount=type=cache,target=/x --network=none ["a", "b c"]"#),
+            [Instruction::Run {
+                flags: vec![
+                    Flag { name: "mount".into(), value: "type=cache,target=/x".into() },
+                    Flag { name: "network".into(), value: "none".into() }
+                ],
+                command: Command::Exec(strings(&["a", "b c"])),
+                documents: vec![]
+            }]
+        );
+        assert_eq!(steps(r#"SHELL ["/bin/bash", "-c"]"#), [Instruction::Shell(strings(&["/bin/bash", "-c"]))]);
+    }
+
+    #[test]
+    fn here_documents() {
+        let text = "RUN <<-'A' cat 3<<B\n\tx $y\n\tA\nb\\\nB\nUSER u";
+        let found = steps(text);
+        let Instruction::Run { documents, .. } = &found[0] else { panic!("{found:?}") };
+        let document = |name: &str, expand, chomp, content: &str| Document {
+            name: name.into(),
+            expand,
+            chomp,
+            content: content.into(),
+        };
+        assert_eq!(documents, &[document("A", false, true, "\tx $y\n"), document("B", true, false, "b\\\n")]);
+        assert_eq!(found[1], Instruction::User("u".into()));
+        assert_eq!(
+            steps("COPY --chown=1:2 a <<f /d/\nx\nf"),
+            [Instruction::Copy(Copy {
+                flags: vec![Flag { name: "chown".into(), value: "1:2".into() }],
+                sources: strings(&["a"]),
+                documents: vec![document("f", true, false, "x\n")],
+                destination: "/d/".into()
+            })]
+        );
+    }
+
+    #[test]
+    fn wrong_ones_name_their_line() {
+        for (text, expected) in [
+            ("", "file with no instructions"),
+            ("RUN x\nFROM a", "line 1: RUN before FROM"),
+            ("FROM a\nRUM x", "line 2: unknown instruction: RUM"),
+            ("FROM a\nRUN", "line 2: RUN requires arguments"),
+            ("FROM a b", "line 1: FROM requires either one or three"),
+            ("FROM a\nRUN <<E\nx", "line 2: unterminated heredoc E"),
+            ("FROM a\nCOPY x", "line 2: COPY requires at least two"),
+            ("FROM a\nSHELL sh", "line 2: SHELL requires the arguments to be in JSON form"),
+            ("FROM a\nENV x=1 y", "line 2: can't find = in \"y\""),
+            ("FROM a\nENV x", "line 2: ENV must have two arguments"),
+        ] {
+            let error = parse(text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text}: {error}");
+        }
+    }
+}

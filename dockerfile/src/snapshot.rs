@@ -1,0 +1,299 @@
+//! What is on the file system: a walk over metadata only, on all cores. The kernel sets a file's change time on every
+//! change of content, mode, owner, links or extended attributes, and nobody can set it back, so two walks tell what
+//! changed between them without reading a file.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs, io,
+    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    path::{Path, PathBuf},
+    sync::{Condvar, Mutex, PoisonError},
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use crate::{Error, Result};
+
+/// The kernel's clock for files advances in steps; within one, a change leaves no trace. No step is longer.
+const CLOCK_STEP: Duration = Duration::from_millis(20);
+
+/// What snapshots leave out: paths relative to the root.
+#[derive(Clone, Debug, Default)]
+pub struct Ignore {
+    paths: HashSet<PathBuf>,
+}
+
+/// Of every system, whatever is mounted.
+const ALWAYS: [&str; 5] = ["proc", "sys", "dev", "var/run", "etc/mtab"];
+/// Directories that apt-key makes while it runs.
+const PREFIX: &[u8] = b"tmp/apt-key-gpghome";
+
+impl Ignore {
+    /// These directories (absolute, as seen in `root`), whatever is mounted below `root`, and what belongs to the
+    /// kernel.
+    ///
+    /// # Errors
+    /// Where the list of mounts cannot be read.
+    pub fn new(root: &Path, dirs: &[PathBuf]) -> Result<Self> {
+        let mounts = Path::new("/proc/self/mountinfo");
+        let text = fs::read(mounts).map_err(|e| Error::at("read", mounts, &e))?;
+        let mounted = text.split(|b| *b == b'\n').filter_map(|line| {
+            let path = unescaped(line.split(|b| *b == b' ').nth(4)?);
+            Some(Path::new(OsStr::from_bytes(&path)).strip_prefix(root).ok()?.to_owned())
+        });
+        let given = dirs.iter().map(|dir| dir.strip_prefix("/").unwrap_or(dir).to_owned());
+        let paths = mounted.chain(given).chain(ALWAYS.iter().map(PathBuf::from));
+        Ok(Self { paths: paths.filter(|path| !path.as_os_str().is_empty()).collect() })
+    }
+
+    fn has(&self, path: &Path) -> bool {
+        self.paths.contains(path) || path.as_os_str().as_bytes().starts_with(PREFIX)
+    }
+}
+
+/// `\040` and the like stand for white space in lists of mounts.
+fn unescaped(text: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut rest = text;
+    while let Some((first, after)) = rest.split_first() {
+        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|c| std::str::from_utf8(c).ok());
+        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
+            out.push(byte);
+            rest = &after[3..];
+        } else {
+            out.push(*first);
+            rest = after;
+        }
+    }
+    out
+}
+
+/// The files below a root, and how each was.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// Sorted by path.
+    entries: Vec<Entry>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Entry {
+    /// Relative to the root.
+    path: PathBuf,
+    mode: u32,
+    changed: (i64, i64),
+    size: u64,
+    owner: (u32, u32),
+}
+
+/// What lies between two snapshots; paths are relative to the root.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Changes {
+    /// New and changed ones and the directories above them, sorted.
+    pub(crate) present: Vec<PathBuf>,
+    /// Sorted; of a removed directory only itself.
+    pub(crate) removed: Vec<PathBuf>,
+}
+
+impl Changes {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.present.is_empty() && self.removed.is_empty()
+    }
+}
+
+impl Snapshot {
+    /// Looks at everything below `root` that is not ignored.
+    ///
+    /// # Errors
+    /// Naming a directory that cannot be read.
+    pub fn take(root: &Path, ignore: &Ignore) -> Result<Self> {
+        let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let mut entries = walk(root, ignore)?;
+        entries.sort_unstable_by(|a, b| a.path.as_os_str().as_bytes().cmp(b.path.as_os_str().as_bytes()));
+        let newest = entries.iter().map(|e| e.changed).max().unwrap_or_default();
+        let step = started.saturating_sub(CLOCK_STEP);
+        // What changes next must get another time than what has just been seen.
+        if newest.0 >= i64::try_from(step.as_secs()).unwrap_or_default() {
+            thread::sleep(CLOCK_STEP);
+        }
+        Ok(Self { entries })
+    }
+
+    /// How many files there are.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    fn find(&self, path: &Path) -> Option<&Entry> {
+        let key = path.as_os_str().as_bytes();
+        let at = self.entries.binary_search_by(|e| e.path.as_os_str().as_bytes().cmp(key)).ok()?;
+        self.entries.get(at)
+    }
+
+    fn has_dir(&self, path: &Path) -> bool {
+        path.as_os_str().is_empty() || self.find(path).is_some_and(|e| e.mode & KIND == DIRECTORY)
+    }
+
+    /// What has become of the files since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Changes {
+        let mut changes = Changes::default();
+        let mut listed: HashSet<&Path> = HashSet::new();
+        for entry in &self.entries {
+            if before.find(&entry.path) == Some(entry) {
+                continue;
+            }
+            for path in entry.path.ancestors().filter(|p| !p.as_os_str().is_empty()) {
+                if !listed.insert(path) {
+                    break;
+                }
+            }
+        }
+        for entry in &before.entries {
+            let above = entry.path.parent().unwrap_or(Path::new(""));
+            if self.find(&entry.path).is_none() && self.has_dir(above) {
+                changes.removed.push(entry.path.clone());
+                listed.extend(above.ancestors().filter(|p| !p.as_os_str().is_empty()));
+            }
+        }
+        changes.present = listed.into_iter().map(Path::to_owned).collect();
+        changes.present.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        changes
+    }
+}
+
+const KIND: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
+const SOCKET: u32 = 0o140_000;
+
+/// Directories still to be read, and how many are being read.
+struct Queue {
+    dirs: Vec<PathBuf>,
+    active: usize,
+    failed: bool,
+}
+
+fn walk(root: &Path, ignore: &Ignore) -> Result<Vec<Entry>> {
+    let queue = Mutex::new(Queue { dirs: vec![PathBuf::new()], active: 0, failed: false });
+    let more = Condvar::new();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let work = || work(root, ignore, &queue, &more);
+    let parts = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let panicked = || Err(Error::new("walking the file system: a thread panicked"));
+        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| panicked())).collect::<Result<Vec<_>>>()
+    })?;
+    Ok(parts.into_iter().flatten().collect())
+}
+
+fn work(root: &Path, ignore: &Ignore, queue: &Mutex<Queue>, more: &Condvar) -> Result<Vec<Entry>> {
+    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut found = Vec::new();
+    loop {
+        let mut state = lock();
+        let dir = loop {
+            if let Some(dir) = state.dirs.pop() {
+                break dir;
+            }
+            if state.active == 0 || state.failed {
+                return Ok(found);
+            }
+            state = more.wait(state).unwrap_or_else(PoisonError::into_inner);
+        };
+        state.active += 1;
+        drop(state);
+        let mut below = Vec::new();
+        let read = read_dir(root, &dir, ignore, &mut found, &mut below);
+        let mut state = lock();
+        state.active -= 1;
+        state.dirs.append(&mut below);
+        state.failed |= read.is_err();
+        more.notify_all();
+        drop(state);
+        read.map_err(|e| Error::at("read", &root.join(&dir), &e))?;
+    }
+}
+
+fn read_dir(
+    root: &Path,
+    dir: &Path,
+    ignore: &Ignore,
+    found: &mut Vec<Entry>,
+    below: &mut Vec<PathBuf>,
+) -> io::Result<()> {
+    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    let entries = match fs::read_dir(root.join(dir)) {
+        Err(e) if gone(&e) => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let path = dir.join(entry.file_name());
+        if ignore.has(&path) {
+            continue;
+        }
+        let metadata = match entry.metadata() {
+            Err(e) if gone(&e) => continue,
+            metadata => metadata?,
+        };
+        let mode = metadata.mode();
+        if mode & KIND == DIRECTORY {
+            below.push(path.clone());
+        }
+        if mode & KIND == SOCKET {
+            continue;
+        }
+        found.push(Entry {
+            path,
+            mode,
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            // Of directories it depends on how the file system keeps them.
+            size: if mode & KIND == DIRECTORY { 0 } else { metadata.size() },
+            owner: (metadata.uid(), metadata.gid()),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn changes_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        for name in ["a/b/c", "a/b/d", "gone/x/y", "kept/f", "proc/1", "own/f", "tmp/apt-key-gpghome.1/f", "was/dir"] {
+            fs::create_dir_all(root.join(name).parent().unwrap()).unwrap();
+            fs::write(root.join(name), "x").unwrap();
+        }
+        let ignore = Ignore::new(root, &[PathBuf::from("/own")]).unwrap();
+        let before = Snapshot::take(root, &ignore).unwrap();
+        assert!(Snapshot::take(root, &ignore).unwrap().since(&before).is_empty());
+
+        // Same size; the time of change is all that tells.
+        fs::write(root.join("a/b/c"), "y").unwrap();
+        fs::remove_dir_all(root.join("gone")).unwrap();
+        fs::remove_dir_all(root.join("was")).unwrap();
+        fs::write(root.join("was"), "file").unwrap();
+        fs::write(root.join("proc/2"), "").unwrap();
+        fs::write(root.join("own/g"), "").unwrap();
+        fs::set_permissions(root.join("kept/f"), fs::Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink("nowhere", root.join("new")).unwrap();
+        let changes = Snapshot::take(root, &ignore).unwrap().since(&before);
+        let names = |of: &[&str]| of.iter().map(PathBuf::from).collect::<Vec<_>>();
+        assert_eq!(changes.present, names(&["a", "a/b", "a/b/c", "kept", "kept/f", "new", "was"]));
+        assert_eq!(changes.removed, names(&["gone"]));
+    }
+
+    #[test]
+    fn lists_of_mounts_escape_white_space() {
+        assert_eq!(unescaped(br"/a\040b\134\0"), br"/a b\\0");
+    }
+}

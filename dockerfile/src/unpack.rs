@@ -1,0 +1,211 @@
+//! A tar onto the file system: archives that `ADD` unpacks, and layers taken from the cache.
+
+use std::{
+    collections::HashSet,
+    ffi::OsStr,
+    fs::{self, File, FileTimes, Permissions},
+    io::{self, Read},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{PermissionsExt, lchown, symlink},
+    },
+    path::{Component, Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
+};
+
+use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
+use tar::{Archive, Entry, EntryType};
+
+use crate::{Error, Result, layer::XATTR};
+
+const WHITEOUT: &[u8] = b".wh.";
+const OPAQUE: &[u8] = b".wh..wh..opq";
+
+/// Whose tar it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// An image's layer: names that begin with `.wh.` remove.
+    Layer,
+    /// All belongs to this user and group, or to those it names.
+    Archive(Option<(u32, u32)>),
+}
+
+/// Unpacks into `dir`.
+///
+/// # Errors
+/// The tar is malformed, or leads out of `dir` by `..` or by a symlink it brings itself.
+pub(crate) fn unpack(tar: impl Read, dir: &Path, kind: Kind) -> Result<()> {
+    let mut unpacking = Unpacking { dir, kind, links: HashSet::new(), dirs: Vec::new() };
+    let mut archive = Archive::new(tar);
+    let failed = |e: io::Error| Error::at("unpack into", dir, &e);
+    for entry in archive.entries().map_err(failed)? {
+        let mut entry = entry.map_err(failed)?;
+        let name = entry.path_bytes().into_owned();
+        let name = Path::new(OsStr::from_bytes(&name));
+        unpacking.put(&mut entry, name).map_err(|e| Error::at("unpack", name, &e))?;
+    }
+    // Last, for putting files into a directory changes its time.
+    for (path, mtime) in unpacking.dirs.iter().rev() {
+        set_time(path, *mtime).map_err(|e| Error::at("unpack", path, &e))?;
+    }
+    Ok(())
+}
+
+struct Unpacking<'a> {
+    dir: &'a Path,
+    kind: Kind,
+    /// Symlinks that this tar made: nothing goes through them.
+    links: HashSet<PathBuf>,
+    dirs: Vec<(PathBuf, u64)>,
+}
+
+fn refuse<T>(why: &str) -> io::Result<T> {
+    Err(io::Error::new(io::ErrorKind::InvalidData, why))
+}
+
+impl Unpacking<'_> {
+    fn put<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &Path) -> io::Result<()> {
+        let kind = entry.header().entry_type();
+        if kind == EntryType::XGlobalHeader {
+            return Ok(());
+        }
+        let Some(path) = self.place(name)? else { return Ok(()) };
+        let file_name = path.file_name().unwrap_or_default().as_bytes().to_vec();
+        if self.kind == Kind::Layer && file_name.starts_with(WHITEOUT) {
+            return whiteout(&path, &file_name);
+        }
+        if kind != EntryType::Directory || !path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
+            // A directory gives way only to what a layer says is in its place.
+            remove(&path, self.kind == Kind::Layer || kind == EntryType::Directory)?;
+        }
+        let link = entry.link_name_bytes().map(|l| PathBuf::from(OsStr::from_bytes(&l)));
+        let link = || link.clone().map_or_else(|| refuse("a link to nowhere"), Ok);
+        let mode = entry.header().mode()? & 0o7777;
+        match kind {
+            EntryType::Directory => {
+                if !path.is_dir() {
+                    fs::create_dir(&path)?;
+                }
+            }
+            EntryType::Symlink => {
+                symlink(link()?, &path)?;
+                self.links.insert(path.clone());
+            }
+            EntryType::Link => {
+                let to = self.place(&link()?)?.map_or_else(|| refuse("a hard link to the directory itself"), Ok)?;
+                return fs::hard_link(to, &path);
+            }
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+                io::copy(entry, &mut File::create_new(&path)?)?;
+            }
+            EntryType::Fifo => mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?,
+            EntryType::Char | EntryType::Block => {
+                let kind = if kind == EntryType::Char { FileType::CharacterDevice } else { FileType::BlockDevice };
+                let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default);
+                let device = makedev(number(entry.header().device_major())?, number(entry.header().device_minor())?);
+                mknodat(CWD, &path, kind, Mode::from_raw_mode(mode), device)?;
+            }
+            other => return refuse(&format!("unknown file type {}", other.as_byte())),
+        }
+        self.set_metadata(entry, &path, kind, mode)
+    }
+
+    fn set_metadata<R: Read>(
+        &mut self,
+        entry: &mut Entry<'_, R>,
+        path: &Path,
+        kind: EntryType,
+        mode: u32,
+    ) -> io::Result<()> {
+        let own = (entry.header().uid()?, entry.header().gid()?);
+        let mut owner = (u32::try_from(own.0).unwrap_or_default(), u32::try_from(own.1).unwrap_or_default());
+        let mut xattrs = Vec::new();
+        if let Some(records) = entry.pax_extensions()? {
+            for record in records.flatten() {
+                let number = || record.value().ok().and_then(|v| v.parse().ok());
+                match record.key().unwrap_or_default() {
+                    "uid" => owner.0 = number().unwrap_or(owner.0),
+                    "gid" => owner.1 = number().unwrap_or(owner.1),
+                    key => {
+                        if let Some(name) = key.strip_prefix(XATTR) {
+                            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
+                        }
+                    }
+                }
+            }
+        }
+        if let Kind::Archive(Some(given)) = self.kind {
+            owner = given;
+        }
+        lchown(path, Some(owner.0), Some(owner.1))?;
+        if kind == EntryType::Symlink {
+            return Ok(());
+        }
+        // After the owner: a change of owner takes away set-user-ID bits and capabilities.
+        fs::set_permissions(path, Permissions::from_mode(mode))?;
+        for (name, value) in xattrs {
+            rustix::fs::lsetxattr(path, name.as_str(), &value, XattrFlags::empty())?;
+        }
+        let mtime = entry.header().mtime()?;
+        match kind {
+            EntryType::Directory => self.dirs.push((path.to_owned(), mtime)),
+            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => set_time(path, mtime)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Where an entry goes; `None`: it is `dir`. Directories above it are made.
+    fn place(&self, name: &Path) -> io::Result<Option<PathBuf>> {
+        let mut parts = Vec::new();
+        for part in name.components() {
+            match part {
+                Component::Normal(part) => parts.push(part),
+                Component::ParentDir => return refuse("leads upwards"),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        let Some((last, above)) = parts.split_last() else { return Ok(None) };
+        let mut path = self.dir.to_owned();
+        for part in above {
+            path.push(part);
+            if self.links.contains(&path) {
+                return refuse("leads through a symlink of the same archive");
+            }
+            match path.symlink_metadata() {
+                Ok(found) if found.is_symlink() => path = path.canonicalize()?,
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::NotFound => fs::create_dir(&path)?,
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Some(path.join(last)))
+    }
+}
+
+fn whiteout(path: &Path, name: &[u8]) -> io::Result<()> {
+    if name == OPAQUE {
+        let above = path.parent().unwrap_or(path);
+        for entry in fs::read_dir(above)? {
+            remove(&entry?.path(), true)?;
+        }
+        return Ok(());
+    }
+    let target = name.get(WHITEOUT.len()..).unwrap_or_default();
+    remove(&path.with_file_name(OsStr::from_bytes(target)), true)
+}
+
+fn remove(path: &Path, directories: bool) -> io::Result<()> {
+    match path.symlink_metadata() {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(e) => Err(e),
+        Ok(found) if found.is_dir() && !directories => refuse("a directory is in its place"),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    }
+}
+
+fn set_time(path: &Path, mtime: u64) -> io::Result<()> {
+    let time = UNIX_EPOCH + Duration::from_secs(mtime);
+    File::open(path)?.set_times(FileTimes::new().set_modified(time))
+}

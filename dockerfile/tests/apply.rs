@@ -1,0 +1,340 @@
+//! Dockerfiles applied to real directories: busybox in a root of its own. Needs root, for owners and devices.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test panics where something is wrong")]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dockerfile::{Applier, Cache, Ignore, Setting, parse};
+use image::{BlobSource, Config, Digest, Image, Layer};
+
+struct World {
+    dir: tempfile::TempDir,
+    image: Image,
+    /// The root of this run.
+    run: usize,
+}
+
+impl World {
+    /// `None`, with a sentence, where the test cannot run.
+    fn new() -> Option<Self> {
+        if !nix::unistd::getuid().is_root() || !Path::new("/bin/busybox").exists() {
+            eprintln!("skipped: needs root and /bin/busybox");
+            return None;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir(dir.path().join("context")).unwrap();
+        let config =
+            Config { env: vec!["PATH=/bin".into(), "FROM_BASE=yes".into()], os: "linux".into(), ..Config::default() };
+        let mut world = Self { dir, image: Image { config, ..Image::default() }, run: 0 };
+        world.fresh_root();
+        Some(world)
+    }
+
+    /// Another file system of the same base.
+    fn fresh_root(&mut self) {
+        self.run += 1;
+        let root = self.root();
+        for dir in ["bin", "etc", "tmp", "dev", "proc", "data/old"] {
+            fs::create_dir_all(root.join(dir)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        for name in [
+            "sh", "cat", "rm", "mkdir", "ln", "chmod", "chown", "mknod", "mkfifo", "sleep", "id", "setsid", "test",
+            "touch", "echo",
+        ] {
+            symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\ncnb:x:1000:1001::/home/cnb:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nadm:x:4:cnb\ncnb:x:1001:\n").unwrap();
+        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+        fs::write(root.join("data/old/file"), "old").unwrap();
+        File::create(root.join("dev/null")).unwrap();
+    }
+
+    fn root(&self) -> PathBuf {
+        self.dir.path().join(format!("root-{}", self.run))
+    }
+
+    fn context(&self, name: &str, content: &str) {
+        let path = self.dir.path().join("context").join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+
+    fn apply(&self, text: &str, args: &[(&str, &str)]) -> dockerfile::Result<Image> {
+        let root = self.root();
+        let cache = Cache { dir: self.dir.path().join("cache"), ttl: Duration::from_secs(600) };
+        let setting = Setting {
+            ignore: Ignore::new(&root, &[PathBuf::from("/ignored")]).unwrap(),
+            root,
+            work: self.dir.path().join(format!("work-{}", self.run)),
+            cache: Some(cache),
+        };
+        let mut applier = Applier::new(setting, &Digest::of(b"base"));
+        let args: Vec<_> = args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let text = format!("ARG base_image\nFROM ${{base_image}}\n{text}");
+        let done = applier.apply(&parse(&text)?, self.image.clone(), &args, &self.dir.path().join("context"))?;
+        applier.finish()?;
+        Ok(done.image)
+    }
+
+    fn read(&self, path: &str) -> String {
+        fs::read_to_string(self.root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+    }
+}
+
+fn tar_of(layer: &Layer) -> tar::Archive<File> {
+    let blob = layer.blob.as_ref().unwrap();
+    let BlobSource::Layout(dir) = &blob.source else { panic!("{blob:?}") };
+    let path = dir.join("blobs/sha256").join(blob.digest.hex());
+    assert_eq!(path.metadata().unwrap().len(), blob.size);
+    tar::Archive::new(File::open(path).unwrap())
+}
+
+/// Name → type, mode, uid, gid, link.
+fn entries(layer: &Layer) -> BTreeMap<String, (u8, u32, u64, u64, String)> {
+    let mut archive = tar_of(layer);
+    let describe = |entry: std::io::Result<tar::Entry<'_, File>>| {
+        let entry = entry.unwrap();
+        let header = entry.header();
+        let link = entry.link_name().unwrap().map(|l| l.display().to_string()).unwrap_or_default();
+        let path = entry.path().unwrap().display().to_string();
+        let kind = header.entry_type().as_byte();
+        (path, (kind, header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap(), link))
+    };
+    archive.entries().unwrap().map(describe).collect()
+}
+
+#[test]
+fn a_layer_holds_what_an_instruction_changed() {
+    let Some(world) = World::new() else { return };
+    let image = world
+        .apply(
+            "RUN rm -r /data/old && mkdir -m 700 /new && echo x >/new/file && ln /new/file /new/hard \\\n\
+             && ln -s file /new/soft && chown 7:8 /new/file && chmod 4755 /new/file && mknod /new/dev c 1 3 \\\n\
+             && mkfifo /new/pipe && mkdir /ignored && echo >/ignored/x && touch /proc/x && echo h >'/new/é h'\n\
+             RUN test -e /new/file\nRUN echo two >/data/two",
+            &[],
+        )
+        .unwrap();
+    assert_eq!(image.layers.len(), 2);
+    let history: Vec<_> = image.config.history.iter().map(|h| h.created_by.clone().unwrap()).collect();
+    assert!(history[0].starts_with("RUN rm -r /data/old &&") && history[1] == "RUN echo two >/data/two", "{history:?}");
+    let found = entries(&image.layers[0]);
+    let expected = [
+        ("data/", (b'5', 0o755, 0, 0, "")),
+        ("data/.wh.old", (b'0', 0, 0, 0, "")),
+        ("new/", (b'5', 0o700, 0, 0, "")),
+        ("new/dev", (b'3', 0o644, 0, 0, "")),
+        ("new/file", (b'0', 0o4755, 7, 8, "")),
+        ("new/hard", (b'1', 0o4755, 7, 8, "new/file")),
+        ("new/pipe", (b'6', 0o644, 0, 0, "")),
+        ("new/soft", (b'2', 0o777, 0, 0, "file")),
+        ("new/é h", (b'0', 0o644, 0, 0, "")),
+    ];
+    let expected = expected.map(|(n, (k, m, u, g, l))| (n.to_owned(), (k, m, u, g, l.to_owned())));
+    assert_eq!(found, BTreeMap::from(expected));
+    assert_eq!(entries(&image.layers[1]).into_keys().collect::<Vec<_>>(), ["data/", "data/two"]);
+}
+
+#[test]
+fn variables_user_shell_and_directory() {
+    let Some(world) = World::new() else { return };
+    let image = world
+        .apply(
+            r#"ARG a=1
+ARG given=no
+ARG b=${a}2
+ENV a=env e="$a $b"
+ENV a=again c=$a
+LABEL "x y"="$given" z=$e
+RUN echo "$a|$b|$c|$e|$given|$FROM_BASE|$HOME" >/out
+WORKDIR /w
+WORKDIR sub
+USER cnb
+WORKDIR own
+RUN id -u >/tmp/id; id -g >>/tmp/id; id -G >>/tmp/id; echo "$HOME $PWD" >>/tmp/id
+USER 0
+SHELL ["/bin/sh", "-e", "-c"]
+RUN ["/bin/sh", "-c", "echo '$a' $0 >/exec"]
+RUN <<E
+echo here >/here
+echo $a >>/here
+echo here >/here
+echo $a >>/here
+E
+RUN cat <<A >/doc1 && cat >/doc2 <<B
+one $a
+A
+two
+B
+RUN <<E
+#!/bin/cat
+script
+E
+CMD x y
+EXPOSE 80 ${none:-90/udp}
+"#,
+            &[("given", "by caller"), ("unknown", "x")],
+        )
+        .unwrap();
+    let config = &image.config;
+    assert_eq!(world.read("out"), "again|12|env|1 12|by caller|yes|/root\n");
+    assert_eq!(world.read("tmp/id"), "1000\n1001\n1001 4\n/home/cnb /w/sub/own\n");
+    assert_eq!(world.read("exec"), "$a /bin/sh\n");
+    assert_eq!(world.read("here"), "here\nagain\n");
+    assert_eq!((world.read("doc1").as_str(), world.read("doc2").as_str()), ("one again\n", "two\n"));
+    assert_eq!(config.label("x y"), Some("by caller"));
+    assert_eq!(config.label("z"), Some("1 12"));
+    assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("0", "/w/sub/own"));
+    assert_eq!(config.cmd, ["/bin/sh", "-e", "-c", "x y"]);
+    assert_eq!(config.rest_of_config["ExposedPorts"], serde_json::json!({"80/tcp": {}, "90/udp": {}}));
+    assert_eq!(world.root().join("w/sub/own").metadata().unwrap().uid(), 1000);
+    assert!(!config.env.iter().any(|e| e.starts_with("b=")), "{:?}", config.env);
+}
+
+#[test]
+fn files_of_the_context() {
+    let Some(world) = World::new() else { return };
+    for (name, content) in
+        [("a.txt", "a"), ("b.txt", "b"), ("d/e/f", "f"), ("d/skip", "s"), (".dockerignore", "d/skip\n")]
+    {
+        world.context(name, content);
+    }
+    symlink("e", world.dir.path().join("context/d/link")).unwrap();
+    let mut tar = tar::Builder::new(File::create(world.dir.path().join("context/x.tar")).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(2);
+    header.set_mode(0o640);
+    header.set_uid(9);
+    header.set_gid(9);
+    header.set_mtime(0);
+    tar.append_data(&mut header, "in/tar", &b"ok"[..]).unwrap();
+    tar.finish().unwrap();
+    let image = world
+        .apply(
+            "WORKDIR /work\nCOPY *.txt here/\nCOPY --chown=cnb --chmod=600 a.txt renamed\nCOPY d /tree\n\
+             ADD x.tar /unpacked/\nCOPY x.tar /kept.tar\nCOPY --chown=5:6 <<one <<'two' /docs/\n$PATH\none\n$PATH\ntwo\n",
+            &[],
+        )
+        .unwrap();
+    assert_eq!((world.read("work/here/a.txt"), world.read("work/here/b.txt")), ("a".into(), "b".into()));
+    let renamed = world.root().join("work/renamed").metadata().unwrap();
+    assert_eq!((renamed.uid(), renamed.gid(), renamed.mode() & 0o777), (1000, 1001, 0o600));
+    assert_eq!(world.read("tree/e/f"), "f");
+    assert_eq!(world.read("tree/link/f"), "f");
+    assert!(!world.root().join("tree/skip").exists());
+    assert_eq!(world.read("unpacked/in/tar"), "ok");
+    assert_eq!(world.root().join("unpacked/in/tar").metadata().unwrap().uid(), 9);
+    assert!(world.root().join("kept.tar").is_file());
+    assert_eq!((world.read("docs/one"), world.read("docs/two")), ("/bin\n".into(), "$PATH\n".into()));
+    assert_eq!(world.root().join("docs/one").metadata().unwrap().gid(), 6);
+    assert_eq!(image.layers.len(), 7);
+}
+
+#[test]
+fn the_cache_brings_back_what_was_made() {
+    let Some(mut world) = World::new() else { return };
+    world.context("file", "1");
+    let text = "ARG build_id\nARG x\nRUN rm -r /data/old; echo $x >/made; chown 3:4 /made; mkdir /d; ln /made /d/hard; touch /count.$x\n\
+                COPY file /file\nRUN echo $build_id >/id\nRUN cat /file /id >/last";
+    let first = world.apply(text, &[("build_id", "b1"), ("x", "1")]).unwrap();
+    assert_eq!(first.layers.len(), 4);
+
+    // All but what mentions the build's ID, and what follows, comes from the cache.
+    world.fresh_root();
+    let second = world.apply(text, &[("build_id", "b2"), ("x", "1")]).unwrap();
+    let ids = |image: &Image| image.layers.iter().map(|l| l.diff_id.clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&first)[..2], ids(&second)[..2]);
+    assert_eq!(
+        (world.read("made"), world.read("id"), world.read("last")),
+        ("1\n".into(), "b2\n".into(), "1b2\n".into())
+    );
+    let made = world.root().join("made").metadata().unwrap();
+    assert_eq!((made.uid(), made.nlink()), (3, 2));
+    assert!(!world.root().join("data/old").exists());
+
+    // The same again: nothing runs, for there is no shell.
+    world.fresh_root();
+    fs::remove_file(world.root().join("bin/sh")).unwrap();
+    let third = world.apply(text, &[("build_id", "b2"), ("x", "1")]).unwrap();
+    assert_eq!(ids(&third), ids(&second));
+    assert_eq!(world.read("last"), "1b2\n");
+
+    // Another argument, another content: made anew.
+    world.fresh_root();
+    let fourth = world.apply(text, &[("build_id", "b2"), ("x", "2")]).unwrap();
+    assert_eq!(world.read("made"), "2\n");
+    assert!(ids(&fourth)[0] != ids(&first)[0]);
+    world.fresh_root();
+    world.context("file", "other");
+    world.apply(text, &[("build_id", "b2"), ("x", "1")]).unwrap();
+    assert_eq!(world.read("last"), "otherb2\n");
+}
+
+#[test]
+fn bad_ones_are_refused() {
+    let Some(world) = World::new() else { return };
+    world.context("file", "1");
+    fs::write(world.dir.path().join("secret"), "s").unwrap();
+    symlink("../secret", world.dir.path().join("context/out")).unwrap();
+    let mut tar = tar::Builder::new(File::create(world.dir.path().join("context/evil.tar")).unwrap());
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(tar::EntryType::Symlink);
+    header.set_size(0);
+    header.set_mode(0o777);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    tar.append_link(&mut header, "link", "/data").unwrap();
+    let mut header = tar::Header::new_gnu();
+    header.set_size(1);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    tar.append_data(&mut header, "link/evil", &b"x"[..]).unwrap();
+    tar.finish().unwrap();
+    fs::write(world.dir.path().join("context/bad.tar.xz"), b"\xfd7zXZ\0rest").unwrap();
+    for (text, expected) in [
+        ("RUN exit 7", "line 3: RUN exit 7: the command [\"/bin/sh\", \"-c\", \"exit 7\"] failed: exit status: 7"),
+        ("RUN [\"/none\"]", "start [\"/none\"]: No such file"),
+        ("RUN rm /bin/sh\nRUN echo", "line 4: RUN echo: start"),
+        ("USER nobody\nRUN echo", "unable to find user nobody"),
+        ("COPY ../secret /", "forbidden path outside the build context"),
+        ("COPY out /", "forbidden path outside the build context: out leads to"),
+        ("COPY none /", "line 3: COPY none /: stat none: no such file"),
+        ("COPY --from=other a /", "--from is not supported"),
+        ("ADD evil.tar /", "leads through a symlink of the same archive"),
+        ("ADD bad.tar.xz /", "ADD cannot unpack xz"),
+        ("ADD https://example.com/x /", "files from elsewhere are not supported"),
+        ("COPY file bad.tar.xz /one", "must be a directory"),
+        ("FROM other", "multistage builds are not supported"),
+        ("RUN --mount=type=bind,target=/x true", "RUN --mount=type=bind is not supported"),
+    ] {
+        let error = world.apply(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
+        if text.starts_with("RUN rm /bin/sh") {
+            symlink("busybox", world.root().join("bin/sh")).unwrap();
+        }
+    }
+    assert!(!world.root().join("data/evil").exists());
+}
+
+#[test]
+fn nothing_outlives_a_run() {
+    let Some(world) = World::new() else { return };
+    let text = "RUN setsid sh -c 'echo $$ >/pid; (sleep 1234 & echo $! >/pid2); sleep 1234' & while ! test -s /pid2; do :; done";
+    world.apply(text, &[]).unwrap();
+    for file in ["pid", "pid2"] {
+        let pid = world.read(file);
+        let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+        assert!(state.is_err(), "{file}: {state:?}");
+    }
+}
