@@ -16,7 +16,8 @@ fn main() -> std::process::ExitCode {
             let analyzed = match analyzed {
                 Ok(analyzed) => steps::resolve_images(&i, &group, analyzed, &places)?,
                 Err(failure) => {
-                    tracing::warn!("Not using analyzed data, usable file not found: {}", failure.text);
+                    // The log shows what is said under the names of our crates, and this executable is named by itself.
+                    tracing::warn!(target: "cmd", "Not using analyzed data, usable file not found: {}", failure.text);
                     Analyzed::default()
                 }
             };
