@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use crate::parse::{naming, read_bounded};
+use crate::{env_dir::EnvDir, parse::naming};
 
 /// An environment; names and values are bytes, and the order is that of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -109,13 +109,14 @@ impl Env {
     /// of the file names. A directory that is not there changes nothing. Errors name the path.
     ///
     /// A name that ends in its period means prepend with `:`, as it does in the reference; another suffix nothing.
-    pub fn apply_dir(&mut self, dir: &Path, bare: EnvDirDefault) -> io::Result<()> {
-        let files = env_files(dir)?;
-        let delimiter = |name: &[u8], default: &'static str| -> OsString {
-            let file = [name, b".delim"].concat();
-            files.get(OsStr::from_bytes(&file)).cloned().unwrap_or_else(|| default.into())
+    ///
+    /// Whether it has directories, which are not applied: `env.launch` may have one for the process type.
+    pub fn apply_dir(&mut self, dir: &Path, bare: EnvDirDefault) -> io::Result<bool> {
+        let dir = EnvDir::read(dir)?;
+        let delimiter = |name: &[u8], default: &'static str| {
+            dir.file(&[name, b".delim"].concat()).unwrap_or_else(|| OsStr::new(default))
         };
-        for (file, value) in &files {
+        for (file, value) in &dir.files {
             let bytes = file.as_bytes();
             let (name, action) = match bytes.iter().position(|b| *b == b'.') {
                 Some(period) => {
@@ -130,15 +131,15 @@ impl Env {
             }
             let variable = OsStr::from_bytes(name);
             match action {
-                b"append" => self.append(variable, value, &delimiter(name, "")),
-                b"prepend" => self.prepend(variable, value, &delimiter(name, "")),
-                b"" => self.prepend(variable, value, &delimiter(name, ":")),
+                b"append" => self.append(variable, value, delimiter(name, "")),
+                b"prepend" => self.prepend(variable, value, delimiter(name, "")),
+                b"" => self.prepend(variable, value, delimiter(name, ":")),
                 b"override" => self.set(variable, value),
                 b"default" if self.value(variable).is_empty() => self.set(variable, value),
                 _ => {}
             }
         }
-        Ok(())
+        Ok(dir.has_dirs)
     }
 
     /// The environment of one module: user-provided variables (not with clear-env), then the operator's.
@@ -153,7 +154,7 @@ impl Env {
     ) -> io::Result<Self> {
         let mut env = self.clone();
         if !clear_env {
-            for (name, value) in env_files(platform_env)? {
+            for (name, value) in EnvDir::read(platform_env)?.files {
                 if is_path_variable(&name) {
                     env.prepend(&name, &value, OsStr::new(":"));
                 } else {
@@ -210,28 +211,6 @@ fn is_path_variable(name: &OsStr) -> bool {
 
 fn concat(parts: [&OsStr; 3]) -> OsString {
     OsString::from_vec(parts.map(OsStr::as_bytes).concat())
-}
-
-/// The files of an env directory and what is in them, byte by byte. Directories are skipped, links followed.
-fn env_files(dir: &Path) -> io::Result<BTreeMap<OsString, OsString>> {
-    let entries = match fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(naming("open", dir, &error)),
-    };
-    let mut files = BTreeMap::new();
-    for entry in entries {
-        let name = entry.map_err(|error| naming("read", dir, &error))?.file_name();
-        let path = dir.join(&name);
-        if fs::metadata(&path).map_err(|error| naming("stat", &path, &error))?.is_dir() {
-            continue;
-        }
-        // Gone since it was listed: then it is not one of its files.
-        if let Some(value) = read_bounded(&path)? {
-            files.insert(name, OsString::from_vec(value));
-        }
-    }
-    Ok(files)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@
 mod build;
 mod descriptor;
 mod env;
+mod env_dir;
 mod exec_d;
 mod exec_env;
 mod executable;

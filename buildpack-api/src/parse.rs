@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::de::DeserializeOwned;
@@ -64,10 +64,17 @@ pub fn read_bounded(path: &Path) -> io::Result<Option<Vec<u8>>> {
     let file = File::open(path).map_err(|error| naming("open", path, &error))?;
     let mut bytes = Vec::with_capacity(usize::try_from(metadata.len().min(MAX_FILE_SIZE)).unwrap_or(0));
     file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes).map_err(|error| naming("read", path, &error))?;
-    if u64::try_from(bytes.len()).is_ok_and(|size| size > MAX_FILE_SIZE) {
-        return fail("larger than 16 MiB", io::ErrorKind::InvalidData);
-    }
+    check_size(bytes.len(), || path.to_owned())?;
     Ok(Some(bytes))
+}
+
+/// Refuses what is larger than any file that is read whole.
+pub(crate) fn check_size(size: usize, path: impl Fn() -> PathBuf) -> io::Result<()> {
+    if u64::try_from(size).is_ok_and(|size| size <= MAX_FILE_SIZE) {
+        return Ok(());
+    }
+    let text = format!("{}: larger than 16 MiB", path().display());
+    Err(io::Error::new(io::ErrorKind::InvalidData, text))
 }
 
 /// The error with what was being done to which path: `open /x: permission denied`. Its kind stays.

@@ -1,6 +1,6 @@
 //! The environment of the process: what was inherited, changed by the buildpacks' layers.
 
-use std::ffi::OsString;
+use std::{ffi::OsString, path::Path};
 
 use buildpack_api::{Env, EnvDirDefault};
 
@@ -19,14 +19,21 @@ pub(crate) fn launch_env(
         }
         for layer in buildpack {
             let for_launch = layer.join("env.launch");
-            let for_process = process_type.map(|process_type| for_launch.join(process_type));
-            for dir in [Some(layer.join("env")), Some(for_launch), for_process].into_iter().flatten() {
-                env.apply_dir(&dir, EnvDirDefault::Override)
-                    .map_err(|e| Error::io(&format!("apply env files from dir '{}'", dir.display()), &e))?;
+            apply(&mut env, &layer.join("env"))?;
+            if apply(&mut env, &for_launch)? {
+                if let Some(process_type) = process_type {
+                    apply(&mut env, &for_launch.join(process_type))?;
+                }
             }
         }
     }
     Ok(env)
+}
+
+/// Whether the env directory has directories.
+fn apply(env: &mut Env, dir: &Path) -> Result<bool, Error> {
+    env.apply_dir(dir, EnvDirDefault::Override)
+        .map_err(|e| Error::io(&format!("apply env files from dir '{}'", dir.display()), &e))
 }
 
 #[cfg(test)]

@@ -16,7 +16,10 @@ pub(crate) struct LayerDirs(Vec<Vec<PathBuf>>);
 impl LayerDirs {
     /// A buildpack that brought no layers into the image has no directory, which is no error.
     pub(crate) fn find(layers: &Path, buildpacks: &[GroupEntry]) -> Result<Self, Error> {
-        let of = |entry: &GroupEntry| list(&layers.join(entry.id.escaped()), |kind| kind == Kind::Directory);
+        let of = |entry: &GroupEntry| {
+            let found = list(&layers.join(entry.id.escaped()), |kind| kind == Kind::Directory)?;
+            Ok(found.unwrap_or_default())
+        };
         buildpacks.iter().map(of).collect::<Result<_, _>>().map(Self)
     }
 
@@ -27,14 +30,17 @@ impl LayerDirs {
 
     /// The files in `<layer>/<dir>` of every layer, then those in `<layer>/<dir>/<process type>` of every layer.
     pub(crate) fn files(&self, dir: &str, process_type: Option<&str>) -> Result<Vec<PathBuf>, Error> {
-        let mut files = Vec::new();
+        let is_file = |kind| kind == Kind::File;
+        let (mut files, mut for_process) = (Vec::new(), Vec::new());
         for layer in self.0.iter().flatten() {
-            files.append(&mut list(&layer.join(dir), |kind| kind == Kind::File)?);
-        }
-        if let Some(process_type) = process_type {
-            for layer in self.0.iter().flatten() {
-                files.append(&mut list(&layer.join(dir).join(process_type), |kind| kind == Kind::File)?);
+            let dir = layer.join(dir);
+            if let Some(mut found) = list(&dir, is_file)? {
+                files.append(&mut found);
+                for_process.extend(process_type.map(|process_type| dir.join(process_type)));
             }
+        }
+        for dir in for_process {
+            files.append(&mut list(&dir, is_file)?.unwrap_or_default());
         }
         Ok(files)
     }
@@ -48,13 +54,13 @@ enum Kind {
     DirectoryLink,
 }
 
-/// The wanted entries of a directory in byte order; none where there is no such directory.
-fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Vec<PathBuf>, Error> {
+/// The wanted entries of a directory in byte order; `None` where there is no such directory.
+fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Option<Vec<PathBuf>>, Error> {
     let failed = |e: io::Error| Error::io(&format!("list files in '{}'", dir.display()), &e);
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
         // `exec.d` may be a file in a layer that has other ideas of what it is.
-        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(Vec::new()),
+        Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
     let mut paths = Vec::new();
@@ -65,7 +71,7 @@ fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Vec<PathBuf>, Error
         }
     }
     paths.sort_unstable();
-    Ok(paths)
+    Ok(Some(paths))
 }
 
 /// Asks the file system only where the directory's entry does not tell.
