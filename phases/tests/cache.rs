@@ -123,6 +123,90 @@ fn a_corrupt_layer_is_not_restored_and_not_reused() {
     assert_eq!(world.text("layers/acme_jvm/jdk/bin/tool"), "java");
 }
 
+/// What happens to a cached layer's tar between two builds, whether the second one may link to it, and whether it says
+/// that it does not.
+#[test]
+fn a_layer_that_was_touched_since_the_commit_is_read_in_full() {
+    use std::{fs::File, time::SystemTime};
+    let flip = |tar: &Path| {
+        let mut bytes = fs::read(tar).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        fs::write(tar, bytes).unwrap();
+    };
+    let age = |path: &Path, seconds: u64| {
+        let time = SystemTime::now() - std::time::Duration::from_secs(seconds);
+        File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
+    };
+    let shorten = |tar: &Path| File::options().write(true).open(tar).unwrap().set_len(512).unwrap();
+    type Harm<'a> = &'a dyn Fn(&Path);
+    let rows: [(&str, Harm<'_>, bool); 6] = [
+        ("nothing", &|_| {}, true),
+        ("copied to another volume, so newer than the metadata", &|tar| age(tar, 10), true),
+        ("modified in place, at the same size", &flip, false),
+        (
+            "modified in place, in the instant of the commit",
+            &|tar| {
+                flip(tar);
+                age(tar, 60)
+            },
+            false,
+        ),
+        ("truncated", &shorten, false),
+        (
+            "truncated, and older than the metadata",
+            &|tar| {
+                shorten(tar);
+                age(tar, 3600)
+            },
+            false,
+        ),
+    ];
+    for (name, harm, reused) in rows {
+        let world = built("cache = true");
+        let committed = world.path("cache/committed");
+        let instant = SystemTime::now() - std::time::Duration::from_secs(60);
+        File::options().append(true).open(committed.join(METADATA)).unwrap().set_modified(instant).unwrap();
+        for tar in tars(&committed) {
+            harm(&committed.join(&tar));
+            if name.contains("instant") {
+                File::options().append(true).open(committed.join(tar)).unwrap().set_modified(instant).unwrap();
+            }
+        }
+        let (result, lines) = logged(|| world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))));
+        result.unwrap();
+        let skipped = "Warning: Skipping reuse for layer acme/jvm:jdk: expected layer contents to have SHA '";
+        assert_eq!(lines.iter().any(|line| line.starts_with(skipped)), !reused, "{name}: {lines:?}");
+        let verb = if reused { "Reusing" } else { "Adding" };
+        assert!(lines.contains(&format!("{verb} cache layer 'acme/jvm:jdk'")), "{name}: {lines:?}");
+        world.clear_layers();
+        world.restore(&LayersMetadata::default(), Some(&open(&world))).unwrap();
+        assert_eq!(world.text("layers/acme_jvm/jdk/bin/tool"), "java", "{name}");
+    }
+}
+
+/// A disk may lose bits without any file's time changing: restore finds out, and the next export has to know.
+#[test]
+fn a_layer_that_could_not_be_restored_is_cached_anew() {
+    let world = built("cache = true");
+    for tar in tars(&world.path("cache/committed")) {
+        let path = world.path("cache/committed").join(tar);
+        let (time, mut bytes) = (fs::metadata(&path).unwrap().modified().unwrap(), fs::read(&path).unwrap());
+        bytes[600] ^= 1;
+        fs::write(&path, bytes).unwrap();
+        let long_ago = time - std::time::Duration::from_secs(60);
+        fs::File::options().append(true).open(&path).unwrap().set_modified(long_ago).unwrap();
+    }
+    world.clear_layers();
+    world.restore(&LayersMetadata::default(), Some(&open(&world))).unwrap();
+    assert!(!world.exists("layers/acme_jvm/jdk.toml"));
+    world.layer("jdk", "cache = true", Some("java"));
+    world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))).unwrap();
+    world.clear_layers();
+    world.restore(&LayersMetadata::default(), Some(&open(&world))).unwrap();
+    assert_eq!(world.text("layers/acme_jvm/jdk/bin/tool"), "java");
+}
+
 #[test]
 fn a_missing_layer_is_not_restored() {
     let world = built("cache = true");

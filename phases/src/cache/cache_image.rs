@@ -76,12 +76,6 @@ impl ImageCache {
         Staging::Image { to: Destination::Registry(self.registry.clone(), self.reference.clone()), has }
     }
 
-    /// The blobs were there when the cache was opened, which is soon enough.
-    #[allow(clippy::unused_self, reason = "the volume cache has work to do here")]
-    pub(super) fn drop_missing(&self, _: &mut Staging, _: &[Digest]) -> Vec<(Digest, LayerUnavailable)> {
-        Vec::new()
-    }
-
     pub(super) fn commit(self, metadata: &CacheMetadata, layers: &[CachedLayer]) -> anyhow::Result<()> {
         let created = Some(DEFAULT_CREATED.to_owned());
         let config = Config { os: std::env::consts::OS.to_owned(), created: created.clone(), ..Config::default() };

@@ -116,12 +116,22 @@ impl Cache {
         }
     }
 
-    /// Of these layers, which were written by none but are in the cache, those that cannot be reused, and why. They
-    /// are taken out of the cache, so that they are made again.
-    pub fn drop_corrupt(&self, staging: &mut Staging, reused: &[Digest]) -> Vec<(Digest, LayerUnavailable)> {
+    /// Of these layers (with the sizes of their tars), which were written by none but are in the cache, those that
+    /// cannot be reused, and why. They are taken out of the cache, so that they are made again.
+    pub fn drop_corrupt(&self, reused: &[(Digest, u64)]) -> Vec<(Digest, LayerUnavailable)> {
         match self {
             Self::Volume(c) => c.drop_corrupt(reused),
-            Self::Image(c) => c.drop_missing(staging, reused),
+            // The blobs were there when the cache was opened, which is soon enough.
+            Self::Image(_) => Vec::new(),
+        }
+    }
+
+    /// Tells that a layer that was read is not what it should be.
+    pub fn distrust(&self, diff_id: &Digest) {
+        match self {
+            Self::Volume(c) => c.distrust(diff_id),
+            // A registry's blob has a digest of its own.
+            Self::Image(_) => {}
         }
     }
 

@@ -8,6 +8,7 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::Context as _;
@@ -118,9 +119,20 @@ impl VolumeCache {
         Ok(Staging::Volume { committed: self.committed(), staging, lock })
     }
 
-    /// Reads each of these layers in full.
-    pub(super) fn drop_corrupt(&self, reused: &[Digest]) -> Vec<(Digest, LayerUnavailable)> {
-        let verify = |diff_id: &Digest| {
+    /// A tar that has the size the layer's tar has, and was not written to since the cache was committed, is taken for
+    /// what it was then: restore reads it in full before anything uses it. Others are read in full here.
+    pub(super) fn drop_corrupt(&self, reused: &[(Digest, u64)]) -> Vec<(Digest, LayerUnavailable)> {
+        let committed_at = fs::metadata(self.committed().join(labels::CACHE_METADATA)).and_then(|m| m.modified()).ok();
+        // Two writes within one tick of the clock cannot be told apart: only earlier is earlier.
+        let untouched = |path: &Path, size: u64| {
+            let found = fs::symlink_metadata(path).ok().filter(|m| m.is_file() && m.len() == size);
+            found.and_then(|m| m.modified().ok()).zip(committed_at).is_some_and(|(tar, commit)| tar < commit)
+        };
+        let verify = |(diff_id, size): &(Digest, u64)| {
+            let path = Self::tar(&self.committed(), diff_id);
+            if untouched(&path, *size) {
+                return None;
+            }
             let error = match self.layer(diff_id).map(digest_of) {
                 Ok(Ok(found)) if found == *diff_id => return None,
                 Ok(Ok(found)) => LayerUnavailable::corrupt(diff_id, &found),
@@ -128,10 +140,17 @@ impl VolumeCache {
                 Err(e) => e,
             };
             // What cannot be removed is replaced all the same: the new cache does not link to it.
-            let _ = fs::remove_file(Self::tar(&self.committed(), diff_id));
+            let _ = fs::remove_file(path);
             Some((diff_id.clone(), error))
         };
         crate::parallel::map(reused, verify).into_iter().flatten().collect()
+    }
+
+    /// Makes the next export read the layer in full, as its content turned out to be another one.
+    pub(super) fn distrust(&self, diff_id: &Digest) {
+        // Who may not write to the cache cannot say so either; then the layer is not restored next time either.
+        let file = File::options().append(true).open(Self::tar(&self.committed(), diff_id));
+        let _ = file.and_then(|file| file.set_modified(SystemTime::now()));
     }
 
     pub(super) fn commit(

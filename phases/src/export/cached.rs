@@ -218,15 +218,14 @@ impl CacheExport {
 
     /// Layers that were found in the cache are looked at, and made again where they are not what they should be.
     fn repair(&mut self) -> anyhow::Result<()> {
-        let reused: Vec<Digest> = self
+        let reused: Vec<(Digest, u64)> = self
             .layers
             .iter()
             .filter_map(|e| e.result.as_ref())
             .filter(|r| is_reused(&self.staging, r))
-            .map(|r| r.diff_id.clone())
+            .map(|r| (r.diff_id.clone(), r.size))
             .collect();
-        let corrupt: BTreeMap<Digest, LayerUnavailable> =
-            self.cache.drop_corrupt(&mut self.staging, &reused).into_iter().collect();
+        let corrupt: BTreeMap<Digest, LayerUnavailable> = self.cache.drop_corrupt(&reused).into_iter().collect();
         if corrupt.is_empty() {
             return Ok(());
         }

@@ -220,6 +220,7 @@ fn unpack(cache: &Cache, diff_id: &Digest, dir: &Path) -> anyhow::Result<()> {
     let found =
         tar.finish().map_err(|e| LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}")))?;
     if found != *diff_id {
+        cache.distrust(diff_id);
         return Err(LayerUnavailable::corrupt(diff_id, &found).into());
     }
     match extracted {
