@@ -6,6 +6,7 @@ use std::{
     os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
+    thread,
 };
 
 use crate::{
@@ -14,6 +15,10 @@ use crate::{
     read_toml_bounded,
     temp_plan::TempPlan,
 };
+
+/// At most so many threads run the detects of a group, each at least so many detects, where there are.
+const THREADS: usize = 8;
+const PART: usize = 4;
 
 /// What every call needs to know of the build.
 #[derive(Clone, Debug)]
@@ -76,7 +81,27 @@ pub enum Module<'a> {
 
 /// Runs `<root>/bin/detect` of each at once (for an extension without one: reads `<root>/detect/plan.toml`); the
 /// results are in the order of the modules.
+///
+/// A few threads do it: each start waits until the new process has its program, and each end for the file system, which
+/// takes long on a busy machine; but many threads make each start slow.
 pub fn detect(modules: &[Module<'_>], context: &Context) -> Vec<DetectResult> {
+    let mut parts = modules.chunks(modules.len().div_ceil(THREADS).max(PART));
+    let own = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let run = |part| (part, thread::Builder::new().spawn_scoped(scope, move || detect_part(part, context)));
+        let others: Vec<_> = parts.map(run).collect();
+        let mut results = detect_part(own, context);
+        for (part, other) in others {
+            results.extend(match other {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                Err(_) => detect_part(part, context),
+            });
+        }
+        results
+    })
+}
+
+fn detect_part(modules: &[Module<'_>], context: &Context) -> Vec<DetectResult> {
     let mut detects: Vec<Detect<'_>> = modules.iter().map(|module| start_detect(*module, context)).collect();
     let running = detects.iter_mut().filter_map(|detect| match detect {
         Detect::Running(_, _, captured) => Some(captured),
