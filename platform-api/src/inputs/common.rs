@@ -142,7 +142,14 @@ pub(super) fn unresolved(why: impl std::fmt::Display) -> Failure {
 
 /// Of an executable that takes no positional argument.
 pub(super) fn no_arguments(line: &Line<'_>) -> Result<(), Failure> {
-    if line.positionals().is_empty() { Ok(()) } else { Err(unparsed("received unexpected arguments")) }
+    if line.positionals().is_empty() { Ok(()) } else { Err(too_many(line, "received unexpected arguments")) }
+}
+
+/// Says which of them look like flags, as whoever wrote them behind an argument will wonder.
+fn too_many(line: &Line<'_>, why: &str) -> Failure {
+    let mut parts = vec![why.to_owned()];
+    parts.extend(crate::values::positional_warnings(line));
+    unparsed(parts.join("; "))
 }
 
 /// Of an executable that takes one image.
@@ -150,7 +157,7 @@ pub(super) fn one_image(line: &Line<'_>) -> Result<String, Failure> {
     match images_as_given(line)?.as_slice() {
         [image] if image.is_empty() => Err(unresolved("image argument is required")),
         [image] => Ok(image.clone()),
-        all => Err(unparsed(format!("received {} arguments, but expected 1", all.len()))),
+        all => Err(too_many(line, &format!("received {} arguments, but expected 1", all.len()))),
     }
 }
 

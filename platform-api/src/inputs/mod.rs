@@ -64,6 +64,9 @@ mod tests {
     fn the_number_of_arguments() {
         assert_eq!(text_of(AnalyzerInputs::from_flags, &[], &[]), ONE);
         assert_eq!(text_of(CreatorInputs::from_flags, &["a", "b"], &[]), ONE.replace('0', "2"));
+        let flag_like = text_of(CreatorInputs::from_flags, &["a", "-tag=b"], &[]);
+        assert!(flag_like.starts_with(&ONE.replace('0', "2")), "{flag_like}");
+        assert!(flag_like.contains("; unconsumed flag-like positional arg: -tag=b; "), "{flag_like}");
         assert_eq!(text_of(ExporterInputs::from_flags, &[], &[]), SOME);
         assert_eq!(text_of(RebaserInputs::from_flags, &[], &[]), SOME);
         assert_eq!(text_of(DetectorInputs::from_flags, &["x"], &[]), NONE);
