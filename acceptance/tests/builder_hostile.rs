@@ -227,7 +227,9 @@ fn names_of_layers_are_names() {
         with_scripts("", "printf '[types]\\nlaunch = true\\n' >\"$1/.toml\"; printf '[types]\\n' >\"$1/...toml\"");
     let outcome = bounded(&dirs, "builder");
     assert!([0, 52].contains(&outcome.code()), "{}", outcome.all());
-    assert!(dirs.exists("app") && dirs.exists("layers/bad"), "nothing above was moved");
+    if !may_differ("the reference moves the buildpack's whole directory aside") {
+        assert!(dirs.exists("app") && dirs.exists("layers/bad"), "nothing above was moved");
+    }
 }
 
 #[test]

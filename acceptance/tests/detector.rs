@@ -113,6 +113,9 @@ fn flags_are_read_as_go_reads_them() {
             run(dirs.call(name, "0.12").args(arguments)).exits(3).says(text);
         }
     }
+    // Flags end at the first argument.
+    let text = "unconsumed flag-like positional arg";
+    run(dirs.call("creator", "0.12").args(["one", "-tag=two"])).exits(3).says(text);
     for arguments in [&[][..], &["one", "two"]] {
         let text = format!("failed to parse arguments: received {} arguments, but expected 1", arguments.len());
         run(dirs.call("creator", "0.12").args(arguments)).exits(3).says(&text);

@@ -4,7 +4,7 @@
 mod build_dirs;
 
 use acceptance::{
-    run::{BUILDPACK_APIS, PLATFORM_APIS, at_least, may_differ, run},
+    run::{BUILDPACK_APIS, PLATFORM_APIS, at_least, command, may_differ, run},
     tree::Entry::{Bytes, File, Link, Mode},
 };
 use build_dirs::BuildDirs;
@@ -275,4 +275,27 @@ fn a_detect_that_cannot_run_is_an_error() {
             outcome.says(text);
         }
     }
+}
+
+#[test]
+fn sixty_buildpacks_cost_little_more_than_their_scripts() {
+    let dirs = BuildDirs::new();
+    let ids: Vec<String> = (0..60).map(|n| format!("b{n}")).collect();
+    ids.iter().for_each(|id| dirs.buildpack(id, "0.10", "", "exit 0", ""));
+    dirs.order(&[&ids.join(" ")]);
+    // The processors' time, for other tests want the processors, too; of several rounds, the best.
+    let best = |program: &[&str]| {
+        let mut call = dirs.detector("0.12");
+        let mut timed = command("bash");
+        timed.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        timed.args(["-c", "TIMEFORMAT='%U %S'; { time \"$@\" >/dev/null 2>&1; } 2>&1", "bash"]).args(program);
+        timed.current_dir(dirs.path("buildpacks"));
+        dirs.as_build_user(&mut timed);
+        call = timed;
+        let seconds = |text: String| -> f64 { text.split_whitespace().map(|s| s.parse::<f64>().unwrap()).sum() };
+        (0..8).map(|_| seconds(run(&mut call).ok().stdout())).fold(f64::MAX, f64::min)
+    };
+    let hand = best(&["sh", "-c", "for b in */1.0.0/bin/detect; do $b & done; wait"]);
+    let detector = best(&[acceptance::run::executable("detector").to_str().unwrap()]);
+    assert!(detector < hand * 2.5 + 0.03, "{detector} s, by hand {hand} s");
 }
