@@ -3,6 +3,7 @@
 
 pub mod log;
 pub mod privileges;
+mod progress;
 pub mod steps;
 
 use std::process::ExitCode;

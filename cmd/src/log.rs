@@ -26,6 +26,11 @@ pub fn set(inputs: LogInputs) {
     NO_COLOR.store(u8::from(inputs.no_color), Ordering::Relaxed);
 }
 
+/// The level now in force: events below it are no lines.
+pub(crate) fn level() -> u8 {
+    LEVEL.load(Ordering::Relaxed)
+}
+
 /// `===> NAME`, the start of a phase within creator.
 pub fn banner(name: &str) {
     if NO_COLOR.load(Ordering::Relaxed) == 0 {
@@ -57,7 +62,7 @@ impl Subscriber for Lines {
     }
     fn event(&self, event: &Event<'_>) {
         let level = level_of(*event.metadata().level());
-        if (level as u8) < LEVEL.load(Ordering::Relaxed) {
+        if (level as u8) < self::level() {
             return;
         }
         let mut line = String::new();
@@ -73,12 +78,14 @@ impl Subscriber for Lines {
             line.push('\n');
         }
         // One write per line, so that lines of several threads never mix. A closed pipe is no reason to fail a build.
-        let _ = if level >= LogLevel::Warn {
-            std::io::stderr().lock().write_all(line.as_bytes())
-        } else {
-            let mut out = std::io::stdout().lock();
-            out.write_all(line.as_bytes()).and_then(|()| out.flush())
-        };
+        let _ = crate::progress::beside(|| {
+            if level >= LogLevel::Warn {
+                std::io::stderr().lock().write_all(line.as_bytes())
+            } else {
+                let mut out = std::io::stdout().lock();
+                out.write_all(line.as_bytes()).and_then(|()| out.flush())
+            }
+        });
     }
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)

@@ -36,7 +36,7 @@ fn skip_layers_restores_the_store_only() {
     world.clear_layers();
     let mut i = world.restorer();
     i.skip_layers = true;
-    let (result, lines) = logged(|| phases::restore::restore(&i, &group(), &metadata, None));
+    let (result, lines) = logged(|| phases::restore::restore(&i, &group(), &metadata, None, &|_| {}));
     result.unwrap();
     assert_eq!(shown(&lines), ["Skipping buildpack layer analysis"]);
     assert!(world.exists("layers/acme_jvm/store.toml") && !world.exists("layers/acme_jvm/jre.toml"));
@@ -84,7 +84,8 @@ fn a_tar_of_another_layers_directory_is_left_alone() {
     std::fs::remove_file(world.path("elsewhere/acme_jvm/jdk/bin/tool")).unwrap();
     let mut i = world.restorer();
     i.layers = world.path("elsewhere");
-    let (result, lines) = logged(|| phases::restore::restore(&i, &group(), &LayersMetadata::default(), Some(&cache())));
+    let (result, lines) =
+        logged(|| phases::restore::restore(&i, &group(), &LayersMetadata::default(), Some(&cache()), &|_| {}));
     result.unwrap();
     assert!(lines.iter().any(|line| line.contains("Skipping restore for layer acme/jvm:jdk: ")), "{lines:?}");
     assert!(!world.exists("elsewhere/acme_jvm/jdk.toml") && !world.exists("layers/acme_jvm"));

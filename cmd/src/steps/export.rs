@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use image::Event;
 use phases::cache::Cache;
 use platform_api::{
     Analyzed, BuildMetadata, ExitCode, Failure, Flags, Group, LauncherInfo, ProjectMetadata, file,
@@ -9,7 +10,7 @@ use platform_api::{
 };
 
 use super::{Places, images, open, read_run_images, required, timed, write};
-use crate::in_phase;
+use crate::{in_phase, progress};
 
 /// Checks the names of an export and opens the places of its images.
 pub fn exporter_images(i: &ExporterInputs, analyzed: &Analyzed, flags: &Flags) -> Result<Places, Failure> {
@@ -52,10 +53,11 @@ pub fn export(
         repository: crate::REPOSITORY.to_owned(),
         commit: crate::COMMIT.to_owned(),
     };
-    let report = timed("Exporter", || {
-        phases::export::export(i, group, analyzed, metadata, &run, &project, &places.images, cache, &lifecycle)
-    })
-    .map_err(|e| in_phase(ExitCode::Export, "export", &e))?;
+    let images = &places.images;
+    let act = |on_event: &(dyn Fn(Event<'_>) + Sync)| {
+        phases::export::export(i, group, analyzed, metadata, &run, &project, images, cache, &lifecycle, on_event)
+    };
+    let report = timed("Exporter", || progress::show(act)).map_err(|e| in_phase(ExitCode::Export, "export", &e))?;
     write("report", &i.report, &report.to_toml()).map_err(|failure| Failure::new(ExitCode::Export, failure.text))
 }
 

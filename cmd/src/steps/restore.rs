@@ -1,10 +1,11 @@
 //! restore
 
+use image::Event;
 use phases::cache::Cache;
 use platform_api::{Analyzed, ExitCode, Failure, Flags, Group, LayersMetadata, RunImages, inputs::RestorerInputs};
 
 use super::{Places, images, open, read_run_images, timed, write_analyzed};
-use crate::in_phase;
+use crate::{in_phase, progress};
 
 /// Opens the places of the images a restore looks up.
 pub fn restorer_images(i: &RestorerInputs, analyzed: Option<&Analyzed>, flags: &Flags) -> Result<Places, Failure> {
@@ -45,6 +46,6 @@ pub fn restore(
     metadata: &LayersMetadata,
     cache: Option<&Cache>,
 ) -> Result<(), Failure> {
-    timed("Restorer", || phases::restore::restore(i, group, metadata, cache))
-        .map_err(|e| in_phase(ExitCode::Restore, "restore", &e))
+    let act = |on_event: &(dyn Fn(Event<'_>) + Sync)| phases::restore::restore(i, group, metadata, cache, on_event);
+    timed("Restorer", || progress::show(act)).map_err(|e| in_phase(ExitCode::Restore, "restore", &e))
 }

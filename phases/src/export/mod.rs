@@ -15,7 +15,7 @@ use std::{fs, io};
 
 use anyhow::{Context as _, bail};
 use buildpack_api::BuildToml;
-use image::{Destination, Digest, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
+use image::{Destination, Digest, Event, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
 use platform_api::{
     Analyzed, BuildMetadata, BuildReport, Failure, Group, LauncherInfo, LayersMetadata, ProjectMetadata, Report,
     RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
@@ -35,7 +35,8 @@ use crate::{
 };
 
 /// Makes the app image and saves it under all its names, then the cache. `metadata` is what build left, `run` what the
-/// platform says of run images, `lifecycle` goes into the build label.
+/// platform says of run images, `lifecycle` goes into the build label. `on_event` hears how far the layers are, from
+/// several threads.
 ///
 /// # Errors
 /// Layers that cannot be made; an image that could not be saved under every name. A cache that cannot be saved is a
@@ -51,6 +52,7 @@ pub fn export(
     images: &Images,
     cache: Option<Cache>,
     lifecycle: &LauncherInfo,
+    on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<Report> {
     let run_reference = analyzed.run_image.as_ref().map(|r| r.reference.as_str()).unwrap_or_default();
     if run_reference.is_empty() {
@@ -72,7 +74,7 @@ pub fn export(
     };
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
     let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);
-    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache)?;
+    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache, on_event)?;
     let layers_made: Vec<Digest> = made.iter().map(|layer| layer.layer.diff_id.clone()).collect();
 
     let mut label = layers_metadata(i, &dir, &made, &sources.base);
@@ -190,6 +192,7 @@ fn make_layers(
     sources: &Sources,
     mut cache: Option<CacheExport>,
     mut launch_cache: Option<LaunchCache>,
+    on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<(Vec<Made>, Option<CacheExport>, Option<LaunchCache>)> {
     let mut planned = plan()?;
     let mut jobs = app_jobs(&mut planned, sources);
@@ -204,10 +207,12 @@ fn make_layers(
         launch_cache.note_others(&jobs);
     }
     let with_cache = jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs) || launch_cache.is_some();
-    let results = match run_pipeline(sources, jobs) {
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let run = |jobs| Pipeline { workers, docker: sources.base.docker, on_event }.run(jobs);
+    let results = match run(jobs) {
         Err(error) if with_cache => {
             planned = plan()?;
-            let results = run_pipeline(sources, app_jobs(&mut planned, sources))?;
+            let results = run(app_jobs(&mut planned, sources))?;
             tracing::warn!("Failed to export cache: {error}");
             cache = None;
             launch_cache = None;
@@ -221,11 +226,6 @@ fn make_layers(
     let made = place(planned, results.into_iter().take(of_app), sources)?;
     log_layers(&made);
     Ok((made, cache, launch_cache))
-}
-
-fn run_pipeline(sources: &Sources, jobs: Vec<LayerJob>) -> image::Result<Vec<LayerResult>> {
-    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Pipeline { workers, docker: sources.base.docker, on_event: &|_| {} }.run(jobs)
 }
 
 /// One job per layer that is made; the layers keep their recipes only where somebody streams them later.

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, fs, io, path::Path};
 
 use anyhow::Context as _;
 use buildpack_api::{BuildpackId, LayerToml};
-use image::{Digest, extract};
+use image::{Digest, Event, extract};
 use platform_api::{CacheMetadata, Group, LayerData, LayersMetadata, file, inputs::RestorerInputs};
 
 pub use images::resolve_images;
@@ -23,7 +23,8 @@ use crate::{
     parallel,
 };
 
-/// Restores store.toml and, unless `-skip-layers`, layers of the group's buildpacks.
+/// Restores store.toml and, unless `-skip-layers`, layers of the group's buildpacks. `on_event` hears how far the layers
+/// are, from several threads.
 ///
 /// # Errors
 /// Files that cannot be written. A layer that cannot be had from the cache is none.
@@ -32,6 +33,7 @@ pub fn restore(
     group: &Group,
     metadata: &LayersMetadata,
     cache: Option<&Cache>,
+    on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<()> {
     let _lock = cache.and_then(Cache::lock_for_reading);
     let cached = cache_metadata(cache)?;
@@ -46,7 +48,7 @@ pub fn restore(
         contents.extend(restore_metadata(i, &buildpack.id, metadata, &cached)?);
     }
     let sbom = sboms::to_restore(&i.layers, &cached, i.api);
-    restore_contents(contents, sbom, cache).context("restoring data")?;
+    restore_contents(contents, sbom, cache, on_event).context("restoring data")?;
     if i.api.sbom_layers() {
         sboms::restore_to_layers(&i.layers, group).context("restoring data")?;
     }
@@ -175,7 +177,12 @@ fn remove(layer: &Path) -> anyhow::Result<()> {
 
 /// Unpacks layers side by side. One that is missing, corrupt or not ours is taken back: its buildpack must not find
 /// a description without contents.
-fn restore_contents(layers: Vec<Contents>, sbom: Option<Contents>, cache: Option<&Cache>) -> anyhow::Result<()> {
+fn restore_contents(
+    layers: Vec<Contents>,
+    sbom: Option<Contents>,
+    cache: Option<&Cache>,
+    on_event: &(dyn Fn(Event<'_>) + Sync),
+) -> anyhow::Result<()> {
     let Some(cache) = cache else { return Ok(()) };
     for layer in &layers {
         tracing::info!("Restoring data for \"{}\" from cache", layer.identifier);
@@ -187,7 +194,9 @@ fn restore_contents(layers: Vec<Contents>, sbom: Option<Contents>, cache: Option
     let results = parallel::map(&all, |layer| {
         // Contents that were there before would be mixed with the restored ones.
         remove_contents(&layer.dir)?;
-        unpack(cache, &layer.diff_id, &layer.dir)
+        let unpacked = unpack(cache, layer, on_event);
+        on_event(Event::Done { layer: &layer.identifier });
+        unpacked
     });
     let mut failed = None;
     for (layer, result) in all.iter().zip(results) {
@@ -212,11 +221,12 @@ fn remove_contents(dir: &Path) -> anyhow::Result<()> {
 
 /// Unpacks a cached layer below `/` and checks its digest, reading it once. Nothing outside `dir` is touched, so what
 /// a corrupt layer did ends with `dir`.
-fn unpack(cache: &Cache, diff_id: &Digest, dir: &Path) -> anyhow::Result<()> {
-    let layer = cache.layer(diff_id)?;
+fn unpack(cache: &Cache, contents: &Contents, on_event: &(dyn Fn(Event<'_>) + Sync)) -> anyhow::Result<()> {
+    let Contents { identifier, diff_id, dir } = contents;
+    let layer = Counted { inner: cache.layer(diff_id)?, done: 0, layer: identifier, on_event };
     tracing::debug!("Retrieving data for \"{diff_id}\"");
     let mut tar = Hashing::new(io::BufReader::with_capacity(1 << 18, layer));
-    let extracted = extract::extract(&mut tar, Path::new("/"), &[dir]);
+    let extracted = extract::extract(&mut tar, Path::new("/"), &[dir.as_path()]);
     let found =
         tar.finish().map_err(|e| LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}")))?;
     if found != *diff_id {
@@ -227,6 +237,23 @@ fn unpack(cache: &Cache, diff_id: &Digest, dir: &Path) -> anyhow::Result<()> {
         // The layer is what the build that made it wrote, but it is not for this place (another layers directory).
         Err(e @ image::Error::Corrupt(_)) => Err(LayerUnavailable(e.to_string()).into()),
         other => other.map_err(Into::into),
+    }
+}
+
+/// Tells how much of a layer was read.
+struct Counted<'a, R> {
+    inner: R,
+    done: u64,
+    layer: &'a str,
+    on_event: &'a (dyn Fn(Event<'_>) + Sync),
+}
+
+impl<R: io::Read> io::Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.done += read as u64;
+        (self.on_event)(Event::Read { layer: self.layer, done: self.done, total: 0 });
+        Ok(read)
     }
 }
 

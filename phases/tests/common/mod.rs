@@ -273,7 +273,8 @@ impl World {
         };
         let project = ProjectMetadata::default();
         let lifecycle = LauncherInfo { version: "1.2.3".into(), ..LauncherInfo::default() };
-        phases::export::export(i, &group(), analyzed, &metadata, &run, &project, &self.images, cache, &lifecycle)
+        let (group, images) = (group(), &self.images);
+        phases::export::export(i, &group, analyzed, &metadata, &run, &project, images, cache, &lifecycle, &|_| {})
     }
 
     /// The same with nothing built before, and no cache.
@@ -282,7 +283,7 @@ impl World {
     }
 
     pub fn restore(&self, metadata: &LayersMetadata, cache: Option<&Cache>) -> anyhow::Result<()> {
-        phases::restore::restore(&self.restorer(), &group(), metadata, cache)
+        phases::restore::restore(&self.restorer(), &group(), metadata, cache, &|_| {})
     }
 
     /// Writes a layer of buildpack acme/jvm with one file.
