@@ -3,7 +3,7 @@
 
 mod build_dirs;
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use acceptance::{
     run::{Outcome, PLATFORM_APIS, at_least, may_differ, run},
@@ -179,7 +179,6 @@ fn directories_that_cannot_be_written() {
         dirs.group(&[("a", "0.10")], "");
         let before = snapshot(&dirs.path("layers"));
         let mut call = dirs.call(name, "0.12");
-        use std::os::unix::fs::PermissionsExt;
         fs::set_permissions(dirs.path("layers"), fs::Permissions::from_mode(0o555)).unwrap();
         if is_root() {
             acceptance::tree::give_to(&dirs.path("layers"), 0, 0);
@@ -202,7 +201,6 @@ fn a_file_that_is_mounted_alone_is_written_in_place() {
     let dirs = good();
     dirs.write(&[("layers/group.toml", File("old")), ("layers/plan.toml", File("old"))]);
     let mut call = dirs.detector("0.12");
-    use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(dirs.path("layers"), fs::Permissions::from_mode(0o555)).unwrap();
     run(&mut call).ok();
     fs::set_permissions(dirs.path("layers"), fs::Permissions::from_mode(0o755)).unwrap();

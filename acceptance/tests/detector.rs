@@ -1,5 +1,6 @@
 //! detector, from outside: inputs, the order, the plan, and what it leaves behind.
 //! platform.md "detector"; buildpack.md "Phase #1: Detection".
+#![allow(clippy::type_complexity, reason = "a table has as many columns as it needs")]
 
 mod build_dirs;
 

@@ -1,5 +1,5 @@
 //! Image extensions in detector: detection, `bin/generate`, and the files it leaves for extender.
-//! image_extension.md; platform.md "detector".
+//! `image_extension.md`; platform.md "detector".
 
 mod build_dirs;
 
