@@ -153,7 +153,12 @@ impl World {
 
     /// A call with all paths in variables; as root it is told to become the build's user, who gets all the files.
     pub(crate) fn call(&self, name: &str, api: &str) -> Command {
-        let mut call = command(executable(name));
+        self.call_program(&executable(name), api)
+    }
+
+    /// The same, of any executable.
+    pub(crate) fn call_program(&self, program: &Path, api: &str) -> Command {
+        let mut call = command(program);
         call.env("CNB_PLATFORM_API", api).env("CNB_NO_COLOR", "true").env("TMPDIR", self.path("tmp"));
         for (variable, path) in [
             ("CNB_APP_DIR", "app"),

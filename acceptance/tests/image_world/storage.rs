@@ -61,12 +61,17 @@ pub(crate) fn layer_of(files: &[(&str, &str)]) -> (Vec<u8>, String) {
 
 /// Puts an image there and returns its digest. `config` gets its rootfs here.
 pub(crate) fn push(storage: &Path, name: &str, config: &Value, layers: &[&[(&str, &str)]]) -> String {
+    let layers: Vec<_> = layers.iter().map(|files| layer_of(files)).collect();
+    push_layers(storage, name, config, &layers)
+}
+
+/// The same, of gzipped tars with their diff IDs.
+pub(crate) fn push_layers(storage: &Path, name: &str, config: &Value, layers: &[(Vec<u8>, String)]) -> String {
     let (repo_name, _) = name.rsplit_once(':').expect("<repository>:<tag>");
     let repo = repository(storage, repo_name);
     let (mut diff_ids, mut descriptors) = (Vec::new(), Vec::new());
-    for files in layers {
-        let (bytes, diff_id) = layer_of(files);
-        let digest = put_blob(storage, &repo, &bytes);
+    for (bytes, diff_id) in layers {
+        let digest = put_blob(storage, &repo, bytes);
         diff_ids.push(diff_id);
         descriptors.push(json!({"mediaType": LAYER, "size": bytes.len(), "digest": digest}));
     }
