@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
-"""Measures what a user of a lifecycle feels: how long a process takes to start, how long a build takes, and the memory.
+"""Measures what a user of a lifecycle feels: how long a process takes to start, how long builds and their parts take, and
+the memory; prints tables and writes OUT_DIRECTORY/results.json.
 
 usage: run.py ASSETS_BUILDPACK OUT_DIRECTORY LIFECYCLE [ANOTHER_LIFECYCLE]
 
-Medians, with the lifecycles taken in turns, so that what else the machine does falls on each alike. ROUNDS (5) says how
-often a build is done, STARTS (300) how often a process is started.
+Medians, with the lifecycles taken in turns, so that what else the machine does falls on each alike. ROUNDS (3) says how
+often a build or export is done, STARTS (300) how often a process is started, MEGABYTES (300) how much is exported.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -19,10 +21,11 @@ import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "demo"))
 
+import images  # noqa: E402
 import runimage  # noqa: E402
 from build import HERE, RUN_IMAGE, Builder  # noqa: E402
 
-ROUNDS = int(os.environ.get("ROUNDS", "5"))
+ROUNDS = int(os.environ.get("ROUNDS", "3"))
 STARTS = int(os.environ.get("STARTS", "300"))
 TRUE = "/bin/true"
 
@@ -67,7 +70,6 @@ def peak_of(executable, name, out, environment):
     # By GNU time, not by wait4 of our own: the kernel's figure includes what the parent had at the fork, and Python has more.
     said = subprocess.run(["/usr/bin/time", "--quiet", "-f", "%M", link], env=environment, capture_output=True, text=True, check=True)
     return int(said.stderr) * 1024
-
 
 
 def measure_starts(lifecycles, out):
@@ -138,6 +140,30 @@ def table(title, heads, rows):
         print(f"{name:<{width}}" + "".join(f"{cell:>16}" for cell in cells))
 
 
+def seconds(value):
+    if value is None:
+        return "-"
+    return f"{1000 * value:.1f} ms" if value < 0.1 else f"{value:.2f} s"
+
+
+def measure_parts(lifecycles, out):
+    """Whole processes beside their floor; the rows, for the record."""
+    rows, size = images.measure_images(lifecycles, out, ROUNDS)
+    rows.append(images.measure_detect(lifecycles, out, ROUNDS))
+    heads = ["floor"]
+    for name in lifecycles:
+        heads += [pathlib.Path(name).name[-14:] if len(lifecycles) > 1 else "wall", "peak memory"]
+    lines = []
+    for what, floor, of in rows:
+        cells = [seconds(floor)]
+        for took, peak in of.values():
+            cells += [seconds(took), f"{peak / 1e6:.1f} MB" if peak else "-"]
+        lines.append((what, *cells))
+    table(f"Parts of a build, {size / 1e6:.0f} MB on {images.CORES} cores (median of {ROUNDS})", heads, lines)
+    return [{"what": what, "floor_seconds": floor, "lifecycles": {name: {"seconds": took, "peak_bytes": peak} for name, (took, peak) in of.items()}}
+            for what, floor, of in rows], size
+
+
 def main(assets_buildpack, out, *directories):
     out = pathlib.Path(out)
     shutil.rmtree(out, ignore_errors=True)
@@ -148,9 +174,17 @@ def main(assets_buildpack, out, *directories):
     table(f"Start of a process, 20 layers with variables (median of {STARTS})", ["wall", "of it launcher", "CPU", "peak memory"], [
         (name, f"{1000 * wall:.2f} ms", f"{1000 * (wall - floor[0]):.2f} ms", f"{1000 * cpu:.2f} ms", f"{peak / 1e6:.1f} MB")
         for name, (wall, cpu, peak) in starts.items()])
+    parts, size = measure_parts(lifecycles, out)
     builds = measure_builds(lifecycles, assets_buildpack, out)
     table(f"creator on the demonstration's app, OCI layout (median of {ROUNDS})", ["first build", "second build", "creator's peak"], [
         (name, f"{first:.2f} s", f"{second:.2f} s", f"{peak / 1e6:.1f} MB") for name, (first, second, peak) in builds.items()])
+    record = {
+        "cores": images.CORES, "rounds": ROUNDS, "starts": STARTS, "bytes": size, "parts": parts,
+        "starts_of_a_process": {name: dict(zip(("seconds", "cpu_seconds", "peak_bytes"), row)) for name, row in starts.items()},
+        "demonstration": {name: dict(zip(("first_seconds", "second_seconds", "peak_bytes"), row)) for name, row in builds.items()},
+    }
+    (out / "results.json").write_text(json.dumps(record, indent=1) + "\n")
+    print(f"\n{out / 'results.json'} has the figures")
     files = ["launcher", "creator", "detector", "analyzer", "restorer", "builder", "exporter", "rebaser"]
     table("Size of the executables, in kB", list(lifecycles), [
         (file, *(f"{(path / file).stat().st_size / 1000:,.0f}" for path in lifecycles.values())) for file in files
