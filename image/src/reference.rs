@@ -19,6 +19,8 @@ pub struct Reference {
 
 const DEFAULT_REGISTRY: &str = "index.docker.io";
 const DEFAULT_TAG: &str = "latest";
+/// Bytes, `library/` counted.
+const LONGEST_REPOSITORY: usize = 255;
 
 impl Reference {
     /// # Errors
@@ -35,7 +37,8 @@ impl Reference {
         let (registry, repository) = split_repository(name).ok_or_else(bad)?;
         // These become paths of a layout, and of a registry's URLs.
         let leads_elsewhere = |part: &str| matches!(part, "" | "." | "..");
-        if repository.split('/').chain([registry.as_str()]).chain(tag).any(leads_elsewhere) {
+        let elsewhere = repository.split('/').chain([registry.as_str()]).chain(tag).any(leads_elsewhere);
+        if elsewhere || repository.len() > LONGEST_REPOSITORY {
             return Err(bad());
         }
         Ok(Self { registry, repository, tag: tag.map(str::to_owned), digest, original: text.to_owned() })
@@ -105,7 +108,7 @@ fn split_repository(name: &str) -> Option<(String, String)> {
         Some((host, rest)) if host == "localhost" || host.contains(['.', ':']) => (host, rest),
         _ => ("", name),
     };
-    let good = (2..=255).contains(&repository.len())
+    let good = (2..=LONGEST_REPOSITORY).contains(&repository.len())
         && repository.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' | b'.' | b'/'));
     if !good || !is_host(registry) {
         return None;
@@ -187,6 +190,7 @@ mod tests {
             &format!("reg.io/app:@sha256:{HEX}"),
             &format!("app:{}", "t".repeat(129)),
             &"a".repeat(256),
+            &"a".repeat(250),
             // Found by fuzzing: what would lead out of a layout directory.
             "/app",
             "some//app",
