@@ -3,7 +3,8 @@
 # lint       format, clippy, documentation, licences and bans
 # acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
 # demo       from source code to a running container
-# bench      start-up, build times, memory, sizes
+# bench      start-up, builds and their parts, memory, sizes; PEER=DIR sets another lifecycle beside ours
+# fuzz       what nobody would write, to everything that reads what others wrote: make fuzz [SECONDS=10] [TARGETS=...]
 # package    the tgz that platforms take, with its checksum
 # clean      removes out and target
 
@@ -22,7 +23,7 @@ PHASES := $(sort $(basename $(notdir $(wildcard cmd/src/bin/*.rs))) $(patsubst c
 # The launcher goes into every app image, so it has a profile of its own that favours size, if Cargo.toml names one.
 LAUNCHER_PROFILE := $(if $(shell grep -F '[profile.launcher]' Cargo.toml),launcher,release)
 
-.PHONY: build test lint acceptance demo bench package clean tools
+.PHONY: build test lint acceptance demo bench fuzz package clean tools
 
 tools:
 	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools)
@@ -48,7 +49,10 @@ demo: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 	TARGET=$(TARGET) demo/run.sh $(LIFECYCLE)
 
 bench: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
-	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE)
+	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE) $(PEER)
+
+fuzz: tools
+	make/fuzz.sh $(or $(SECONDS),10) $(TARGETS)
 
 package: build
 	/usr/bin/python3 make/package.py $(OUT)/lifecycle out $(MACHINE)
