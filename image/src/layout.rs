@@ -23,6 +23,15 @@ pub struct Layout {
     pub dir: PathBuf,
 }
 
+/// An image's documents as they were found, byte for byte.
+#[derive(Clone, Debug)]
+pub struct RawImage {
+    /// The manifest's.
+    pub media_type: &'static str,
+    pub manifest: Vec<u8>,
+    pub config: Vec<u8>,
+}
+
 /// An index or a manifest, as far as it is read.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -122,27 +131,48 @@ impl Layout {
         for blob in image.layers.iter().filter_map(|layer| layer.blob.as_ref()) {
             copy_blob(blob, dir)?;
         }
-        let mut further = Fields::new();
-        if let Some(name) = ref_name {
-            further.insert("annotations".to_owned(), serde_json::json!({ REF_NAME: name }));
-        }
         let size = documents.manifest.len() as u64;
-        let entry = descriptor(manifest_type(image.docker), size, &documents.manifest_digest, &further);
-        let mut index = json::Object::default();
-        index.field("schemaVersion", &2);
-        index.field("mediaType", OCI_INDEX);
-        index.raw("manifests", &format!("[{entry}]"));
-        let blob = |digest| blob_path(dir, digest);
-        for (path, content) in [
-            (blob(&documents.config_digest), documents.config.as_slice()),
-            (blob(&documents.manifest_digest), &documents.manifest),
-            (dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#),
-            (dir.join("index.json"), index.end().as_bytes()),
-        ] {
-            TempFile::put(&path, content).map_err(|e| Error::Io(e.to_string()))?;
-        }
+        put_documents(dir, manifest_type(image.docker), &documents.manifest, &documents.config, ref_name)?;
         Ok((documents.manifest_digest, size))
     }
+
+    /// Writes manifest and config as they are, so that the image keeps its digest, and no layer at all.
+    ///
+    /// # Errors
+    /// Naming the file that could not be written.
+    pub fn put_sparse(image: &RawImage, dir: &Path) -> Result<()> {
+        put_documents(dir, image.media_type, &image.manifest, &image.config, None)
+    }
+
+    /// The digest the image has where it is saved as it is now.
+    ///
+    /// # Errors
+    /// Naming a layer that has no blob.
+    pub fn digest_of(image: &Image) -> Result<Digest> {
+        Documents::of(image).map(|documents| documents.manifest_digest)
+    }
+}
+
+fn put_documents(dir: &Path, media_type: &str, manifest: &[u8], config: &[u8], ref_name: Option<&str>) -> Result<()> {
+    let mut further = Fields::new();
+    if let Some(name) = ref_name {
+        further.insert("annotations".to_owned(), serde_json::json!({ REF_NAME: name }));
+    }
+    let digest = Digest::of(manifest);
+    let entry = descriptor(media_type, manifest.len() as u64, &digest, &further);
+    let mut index = json::Object::default();
+    index.field("schemaVersion", &2);
+    index.field("mediaType", OCI_INDEX);
+    index.raw("manifests", &format!("[{entry}]"));
+    for (path, content) in [
+        (blob_path(dir, &Digest::of(config)), config),
+        (blob_path(dir, &digest), manifest),
+        (dir.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#),
+        (dir.join("index.json"), index.end().as_bytes()),
+    ] {
+        TempFile::put(&path, content).map_err(|e| Error::Io(e.to_string()))?;
+    }
+    Ok(())
 }
 
 /// Where a layout keeps its blobs.

@@ -55,7 +55,6 @@ pub(crate) fn descriptor(media_type: &str, size: u64, digest: &Digest, further: 
 #[derive(Debug)]
 pub(crate) struct Documents {
     pub(crate) config: Vec<u8>,
-    pub(crate) config_digest: Digest,
     pub(crate) manifest: Vec<u8>,
     pub(crate) manifest_digest: Digest,
 }
@@ -85,6 +84,6 @@ impl Documents {
         out.field_if(!image.annotations.is_empty(), "annotations", &image.annotations);
         let manifest = out.end().into_bytes();
         let manifest_digest = Digest::of(&manifest);
-        Ok(Self { config, config_digest, manifest, manifest_digest })
+        Ok(Self { config, manifest, manifest_digest })
     }
 }

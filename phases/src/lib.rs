@@ -6,6 +6,7 @@
 pub mod analyze;
 pub mod cache;
 pub mod export;
+pub mod extend;
 mod hashing;
 pub mod labels;
 mod parallel;

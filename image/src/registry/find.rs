@@ -152,7 +152,7 @@ impl Registry {
         Ok(document)
     }
 
-    fn config(&self, repository: &Repository, descriptor: &Descriptor) -> Attempt<Arc<[u8]>> {
+    pub(super) fn config(&self, repository: &Repository, descriptor: &Descriptor) -> Attempt<Arc<[u8]>> {
         if let Some(config) = lock(&self.shared.configs).get(&descriptor.digest) {
             return Ok(config.clone());
         }

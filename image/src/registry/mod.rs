@@ -17,6 +17,7 @@ mod find;
 mod http;
 mod manifest;
 mod proxy;
+mod raw;
 mod repository;
 mod settings;
 mod trust;

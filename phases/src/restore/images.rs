@@ -1,14 +1,17 @@
 //! The images that restore looks up for the phases after it: the build image that extensions will extend, and the run
 //! image as it is now known. platform.md "Restorer"
 
+use std::path::Path;
+
 use anyhow::Context as _;
-use image::{Image, Images, Reference, Registry};
+use image::{Image, ImageId, Images, Layout, Reference, Registry};
 use platform_api::{
     Analyzed, BuildImage, ExitCode, Failure, Group, RunImage, RunImages,
     inputs::{ImageLocation, RestorerInputs},
 };
 
 use crate::{
+    extend,
     run_image::{self, Access},
     target,
 };
@@ -28,7 +31,8 @@ pub fn resolve_images(
 ) -> anyhow::Result<Analyzed> {
     if let Some(name) = i.build_image.as_deref().filter(|_| i.api.image_extensions()) {
         tracing::debug!("Pulling builder image metadata for {name}...");
-        let found = pull(registry, name).map_err(|e| failure(&format!("failed to pull builder image {name}"), &e))?;
+        let found = pull(registry, name, &i.kaniko)
+            .map_err(|e| failure(&format!("failed to pull builder image {name}"), &e))?;
         let extend = analyzed.build_image.as_ref().is_some_and(|b| b.extend);
         analyzed.build_image = Some(BuildImage { reference: identifier(&found), extend });
     }
@@ -58,7 +62,8 @@ fn complete_run_image(
     if run_image.extend && i.api.run_image_extension() && !in_layout {
         // From the registry also where the app goes to a daemon: the extender reads it as a layout, by digest.
         tracing::debug!("Pulling run image metadata for {name}...");
-        let found = pull(registry, &name).map_err(|e| failure(&format!("failed to pull run image {name}"), &e))?;
+        let found =
+            pull(registry, &name, &i.kaniko).map_err(|e| failure(&format!("failed to pull run image {name}"), &e))?;
         describe(run_image, &found, i);
         return Ok(());
     }
@@ -110,8 +115,13 @@ fn choose_again(run_image: &mut RunImage, offered: &RunImages, images: &Images) 
     Ok(())
 }
 
-/// The image's digest reference. Manifest and config are all that is read: who extends it reads its layers.
-fn pull(registry: &Registry, name: &str) -> anyhow::Result<Image> {
+/// Finds an image and keeps it for the extender, which reads it by its digest. Manifest and config are all that is
+/// kept: who extends an image runs in it, and has no need of its layers.
+fn pull(registry: &Registry, name: &str, kaniko: &Path) -> anyhow::Result<Image> {
     let reference = Reference::parse(name)?;
-    registry.find(&reference)?.with_context(|| format!("image {name} not found"))
+    let found = registry.find(&reference)?.with_context(|| format!("image {name} not found"))?;
+    if let Some(ImageId::Registry { reference, .. }) = &found.id {
+        Layout::put_sparse(&registry.raw(&found)?, &extend::base_dir(kaniko, reference.identifier()))?;
+    }
+    Ok(found)
 }
