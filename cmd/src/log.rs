@@ -55,7 +55,7 @@ fn level_of(level: Level) -> LogLevel {
 impl Subscriber for Lines {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         // The chatter of libraries is not the lifecycle's log.
-        let ours = ["cmd", "phases", "image"].iter().any(|name| {
+        let ours = ["cmd", "dockerfile", "phases", "image"].iter().any(|name| {
             metadata.target().strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
         });
         ours && *metadata.level() != Level::TRACE
