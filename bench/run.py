@@ -148,7 +148,10 @@ def seconds(value):
 
 def measure_parts(lifecycles, out):
     """Whole processes beside their floor; the rows, for the record."""
-    rows, size = images.measure_images(lifecycles, out, ROUNDS)
+    try:
+        rows, size = images.measure_images(lifecycles, out, ROUNDS)
+    except images.Failed as failed:
+        sys.exit(str(failed))
     rows.append(images.measure_detect(lifecycles, out, ROUNDS))
     heads = ["floor"]
     for name in lifecycles:
@@ -156,7 +159,8 @@ def measure_parts(lifecycles, out):
     lines = []
     for what, floor, of in rows:
         cells = [seconds(floor)]
-        for took, peak in of.values():
+        for name in lifecycles:
+            took, peak = of.get(name, (None, None))
             cells += [seconds(took), f"{peak / 1e6:.1f} MB" if peak else "-"]
         lines.append((what, *cells))
     table(f"Parts of a build, {size / 1e6:.0f} MB on {images.CORES} cores (median of {ROUNDS})", heads, lines)
