@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 
 use flate2::read::MultiGzDecoder;
 
-use crate::{Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, save};
+use crate::{
+    Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, read_ahead::ReadAhead,
+    save,
+};
 
 /// An image in memory: nothing here can fail, and a clone is cheap. Layers stand bottom to top and match
 /// `config.diff_ids` one to one.
@@ -179,7 +182,8 @@ impl Images {
             return Err(Error::Corrupt(format!("layer {diff_id}: zstd is not supported")));
         }
         let gzipped = blob.media_type.ends_with("gzip");
-        Ok(if gzipped { Box::new(MultiGzDecoder::new(stored)) } else { stored })
+        // What receives (and checks) the blob, what inflates it and who uses it wait for each other as little as can be.
+        Ok(if gzipped { Box::new(ReadAhead::new(MultiGzDecoder::new(ReadAhead::new(stored)))) } else { stored })
     }
 
     /// Saves the image under every name: layers whose blobs are elsewhere are mounted or copied, then config, then

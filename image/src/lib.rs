@@ -12,6 +12,7 @@ pub mod keychain;
 pub mod layout;
 mod manifest;
 pub mod pipeline;
+mod read_ahead;
 pub mod recipe;
 pub mod reference;
 pub mod registry;

@@ -1,38 +1,153 @@
 //! The digest of what is read, computed while it is read.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    },
+    thread::{self, JoinHandle},
+};
 
 use image::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// Passes bytes on and hashes them.
+/// Bytes read and hashed at a time: two such blocks fit a core's own cache.
+const BLOCK: usize = 256 << 10;
+/// Blocks in all: one that is read from, one that is hashed, and what evens the two out.
+const BLOCKS: usize = 4;
+
+/// Passes bytes on, while a thread of its own hashes them.
 pub(crate) struct Hashing<R> {
     inner: R,
-    hash: Sha256,
+    block: Arc<Vec<u8>>,
+    used: usize,
+    /// Blocks that may still be made.
+    left: usize,
+    full: SyncSender<Arc<Vec<u8>>>,
+    hashed: Receiver<Arc<Vec<u8>>>,
+    thread: JoinHandle<Sha256>,
 }
 
 impl<R: Read> Hashing<R> {
     pub(crate) fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new() }
+        let (full, blocks) = sync_channel(BLOCKS);
+        let (done, hashed) = channel();
+        let thread = thread::spawn(move || hash(&blocks, &done));
+        Self { inner, block: Arc::default(), used: 0, left: BLOCKS, full, hashed, thread }
     }
 
     /// Reads what is left and gives the digest of all of it.
     pub(crate) fn finish(mut self) -> io::Result<Digest> {
-        io::copy(&mut self, &mut io::sink())?;
-        Ok(Digest::from_hasher(self.hash))
+        while self.next()? {}
+        drop(self.full);
+        self.thread.join().map(Digest::from_hasher).map_err(|_| gone())
     }
+
+    /// The next block; `false` at the end.
+    fn next(&mut self) -> io::Result<bool> {
+        self.used = 0;
+        let mut block = self.spare()?;
+        block.resize(BLOCK, 0);
+        let length = fill(&mut self.inner, &mut block)?;
+        block.truncate(length);
+        self.block = Arc::new(block);
+        if length > 0 {
+            self.full.send(Arc::clone(&self.block)).map_err(|_| gone())?;
+        }
+        Ok(length > 0)
+    }
+
+    /// An empty block: a used one, once there are as many as there may be.
+    fn spare(&mut self) -> io::Result<Vec<u8>> {
+        self.block = Arc::default();
+        if self.left > 0 {
+            self.left -= 1;
+            return Ok(Vec::with_capacity(BLOCK));
+        }
+        let block = self.hashed.recv().map_err(|_| gone())?;
+        Ok(Arc::try_unwrap(block).unwrap_or_default())
+    }
+}
+
+fn gone() -> io::Error {
+    io::Error::other("a layer was not hashed to its end")
+}
+
+fn hash(blocks: &Receiver<Arc<Vec<u8>>>, done: &Sender<Arc<Vec<u8>>>) -> Sha256 {
+    let mut hash = Sha256::new();
+    for block in blocks {
+        hash.update(block.as_slice());
+        // Who reads is at the end.
+        let _ = done.send(block);
+    }
+    hash
+}
+
+/// Reads until the buffer is full or nothing is left.
+fn fill(inner: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match inner.read(room) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
 }
 
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buf)?;
-        self.hash.update(buf.get(..n).unwrap_or_default());
+        if self.used == self.block.len() && !self.next()? {
+            return Ok(0);
+        }
+        let rest = self.block.get(self.used..).unwrap_or_default();
+        let n = rest.len().min(buf.len());
+        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
+            to.copy_from_slice(from);
+        }
+        self.used += n;
         Ok(n)
     }
 }
 
 /// The digest of everything there is to read.
 pub(crate) fn digest_of(content: impl Read) -> io::Result<Digest> {
-    // Large reads: a cached layer may have gigabytes.
-    Hashing::new(io::BufReader::with_capacity(1 << 20, content)).finish()
+    Hashing::new(content).finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn passes_on_and_hashes_every_byte() {
+        for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 9 * BLOCK + 5] {
+            let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+            let mut reader = Hashing::new(bytes.as_slice());
+            let mut start = Vec::new();
+            (&mut reader).take(length as u64 / 2).read_to_end(&mut start).unwrap();
+            assert_eq!(start, bytes[..length / 2]);
+            assert_eq!(reader.finish().unwrap(), Digest::of(&bytes), "what nobody read is hashed too");
+            let mut all = Vec::new();
+            let mut reader = Hashing::new(bytes.as_slice());
+            reader.read_to_end(&mut all).unwrap();
+            assert_eq!(reader.finish().unwrap(), Digest::of(&bytes));
+            assert_eq!(all, bytes);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_no_digest() {
+        struct Broken;
+        impl Read for Broken {
+            fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+                Err(io::Error::other("broken"))
+            }
+        }
+        let content = io::repeat(7).take(3 * BLOCK as u64).chain(Broken);
+        assert_eq!(digest_of(content).unwrap_err().to_string(), "broken");
+    }
 }

@@ -128,6 +128,8 @@ fn a_corrupt_layer_is_not_restored_and_not_reused() {
 #[test]
 fn a_layer_that_was_touched_since_the_commit_is_read_in_full() {
     use std::{fs::File, time::SystemTime};
+    type Harm<'a> = &'a dyn Fn(&Path);
+
     let flip = |tar: &Path| {
         let mut bytes = fs::read(tar).unwrap();
         let last = bytes.len() - 1;
@@ -139,7 +141,6 @@ fn a_layer_that_was_touched_since_the_commit_is_read_in_full() {
         File::options().append(true).open(path).unwrap().set_modified(time).unwrap();
     };
     let shorten = |tar: &Path| File::options().write(true).open(tar).unwrap().set_len(512).unwrap();
-    type Harm<'a> = &'a dyn Fn(&Path);
     let rows: [(&str, Harm<'_>, bool); 6] = [
         ("nothing", &|_| {}, true),
         ("copied to another volume, so newer than the metadata", &|tar| age(tar, 10), true),

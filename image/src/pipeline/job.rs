@@ -6,9 +6,9 @@ use std::{
     sync::{
         Arc, Mutex, PoisonError,
         atomic::Ordering,
-        mpsc::{Sender, SyncSender, sync_channel},
+        mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
     },
-    thread::Scope,
+    thread::{self, Scope},
 };
 
 use sha2::{Digest as _, Sha256};
@@ -26,6 +26,8 @@ use crate::{
 
 /// Bytes hashed at a time where nothing is compressed: they fit a core's own cache.
 const HASH_SIZE: usize = 256 << 10;
+/// How many such buffers: one is filled, one is hashed, two even out that small files take longer to read.
+const HASH_BUFFERS: usize = 4;
 
 /// Everything a job needs of its run.
 pub(super) struct Context<'scope, 'env: 'scope> {
@@ -108,7 +110,7 @@ impl<'scope> Context<'scope, '_> {
         }
     }
 
-    /// Reads without compressing. `keep`: a small tar is returned too.
+    /// Reads without compressing, and hashes on a thread of its own. `keep`: a small tar is returned too.
     fn hash(
         &self,
         job: &'scope LayerJob,
@@ -117,13 +119,19 @@ impl<'scope> Context<'scope, '_> {
         write_tar: bool,
         total: u64,
     ) -> Result<(Pass, Option<Vec<u8>>)> {
-        let mut sink = HashSink {
-            tally: Tally::new(self, job, write_tar, total).map_err(|e| in_layer(job, &e))?,
-            spare: vec![0; HASH_SIZE],
-            kept: keep.then(Vec::new),
-        };
-        let streamed = source.stream(&mut sink).and_then(|()| Ok((sink.tally.end()?, sink.kept)));
-        streamed.map_err(|e| in_layer(job, &e))
+        let tally = Tally::new(self, job, write_tar, total).map_err(|e| in_layer(job, &e))?;
+        let (full, filled) = sync_channel(HASH_BUFFERS);
+        let (free, spares) = channel();
+        let hashed = thread::scope(|scope| {
+            let hashing = scope.spawn(move || hash_all(tally, &filled, &free, keep));
+            let mut sink = HashSink { full, spares, left: HASH_BUFFERS };
+            let streamed = source.stream(&mut sink);
+            drop(sink);
+            let hashed = hashing.join().unwrap_or_else(|_| Err(io::Error::other("cancelled")));
+            // Where hashing fails streaming does too, and says less.
+            hashed.and_then(|hashed| streamed.map(|()| hashed))
+        });
+        hashed.and_then(|(tally, kept)| Ok((tally.end()?, kept))).map_err(|e| in_layer(job, &e))
     }
 
     /// Reads, compresses and sends.
@@ -247,29 +255,51 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Takes a tar that is only hashed.
-struct HashSink<'a> {
-    tally: Tally<'a>,
-    spare: Vec<u8>,
-    /// The tar so far, while it is small.
-    kept: Option<Vec<u8>>,
+/// Takes a tar that is only hashed: the next buffer is filled while another thread hashes those before.
+struct HashSink {
+    full: SyncSender<(Vec<u8>, usize)>,
+    spares: Receiver<Vec<u8>>,
+    /// Buffers that may still be made.
+    left: usize,
 }
 
-impl Sink for HashSink<'_> {
+impl Sink for HashSink {
     fn buffer(&mut self) -> io::Result<(Vec<u8>, usize)> {
-        Ok((std::mem::take(&mut self.spare), HASH_SIZE))
+        let buffer = match self.spares.try_recv() {
+            Ok(buffer) => buffer,
+            Err(_) if self.left > 0 => {
+                self.left -= 1;
+                vec![0; HASH_SIZE]
+            }
+            Err(_) => self.spares.recv().map_err(|_| io::Error::other("cancelled"))?,
+        };
+        Ok((buffer, HASH_SIZE))
     }
 
     fn full(&mut self, buffer: Vec<u8>, length: usize) -> io::Result<()> {
+        self.full.send((buffer, length)).map_err(|_| io::Error::other("cancelled"))
+    }
+}
+
+/// The other end of a [`HashSink`].
+fn hash_all<'a>(
+    mut tally: Tally<'a>,
+    filled: &Receiver<(Vec<u8>, usize)>,
+    free: &Sender<Vec<u8>>,
+    keep: bool,
+) -> io::Result<(Tally<'a>, Option<Vec<u8>>)> {
+    let mut kept = keep.then(Vec::new);
+    for (buffer, length) in filled {
         let bytes = &buffer[..length];
-        self.tally.add(bytes)?;
-        match &mut self.kept {
+        tally.add(bytes)?;
+        match &mut kept {
             Some(kept) if kept.len() + length <= KEEP => kept.extend_from_slice(bytes),
             kept => *kept = None,
         }
-        self.spare = buffer;
-        Ok(())
+        // Who reads is at the end.
+        let _ = free.send(buffer);
     }
+    Ok((tally, kept))
 }
 
 /// Takes a tar that is hashed here and compressed by the workers.

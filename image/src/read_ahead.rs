@@ -1,0 +1,111 @@
+//! Reading on another thread than the one that uses what is read.
+
+use std::{
+    io::{self, Read},
+    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    thread,
+};
+
+const BLOCK: usize = 256 << 10;
+/// Blocks read and not used yet.
+const AHEAD: usize = 3;
+
+/// The bytes of another reader, read ahead by a thread of its own; no more than a few blocks.
+pub(crate) struct ReadAhead {
+    filled: Receiver<io::Result<Vec<u8>>>,
+    used_up: Sender<Vec<u8>>,
+    block: Vec<u8>,
+    used: usize,
+    /// Why there is no more, for whoever asks again.
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl ReadAhead {
+    pub(crate) fn new(inner: impl Read + Send + 'static) -> Self {
+        let (full, filled) = sync_channel(AHEAD);
+        let (used_up, empty) = channel();
+        thread::spawn(move || read_all(inner, &full, &empty));
+        Self { filled, used_up, block: Vec::new(), used: 0, failed: None }
+    }
+}
+
+fn read_all(mut inner: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) {
+    loop {
+        let mut block = empty.try_recv().unwrap_or_default();
+        block.resize(BLOCK, 0);
+        let read = fill(&mut inner, &mut block);
+        let at_end = !matches!(read, Ok(n) if n > 0);
+        block.truncate(read.as_ref().copied().unwrap_or_default());
+        // An end is what the channel's closing says.
+        if matches!(read, Ok(0)) || full.send(read.map(|_| block)).is_err() || at_end {
+            return;
+        }
+    }
+}
+
+/// Reads until the block is full or nothing is left. What was read before an error is lost: nothing can be done with
+/// half a layer.
+fn fill(inner: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < block.len() {
+        match inner.read(&mut block[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
+
+impl Read for ReadAhead {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        if self.used == self.block.len() {
+            // Who reads ahead is at the end when nobody takes it.
+            let _ = self.used_up.send(std::mem::take(&mut self.block));
+            self.used = 0;
+            match (self.filled.recv(), &self.failed) {
+                (Ok(Ok(block)), _) => self.block = block,
+                (Ok(Err(error)), _) => {
+                    self.failed = Some((error.kind(), error.to_string()));
+                    return Err(error);
+                }
+                (Err(_), Some((kind, text))) => return Err(io::Error::new(*kind, text.clone())),
+                (Err(_), None) => return Ok(0),
+            }
+        }
+        let rest = &self.block[self.used..];
+        let n = rest.len().min(out.len());
+        out[..n].copy_from_slice(&rest[..n]);
+        self.used += n;
+        Ok(n)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::new(io::ErrorKind::InvalidData, "broken"))
+        }
+    }
+
+    #[test]
+    fn every_byte_in_order_and_the_error_after_them() {
+        for length in [0, 1, BLOCK, BLOCK + 1, 7 * BLOCK + 3] {
+            let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
+            let mut all = Vec::new();
+            ReadAhead::new(io::Cursor::new(bytes.clone())).read_to_end(&mut all).unwrap();
+            assert_eq!(all, bytes);
+        }
+        let mut reader = ReadAhead::new(io::repeat(7).take(2 * BLOCK as u64).chain(Broken));
+        let mut all = Vec::new();
+        let error = reader.read_to_end(&mut all).unwrap_err();
+        assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::InvalidData, "broken"));
+        assert_eq!(all.len(), 2 * BLOCK);
+        assert_eq!(reader.read(&mut [0]).unwrap_err().to_string(), "broken", "it stays broken");
+    }
+}
