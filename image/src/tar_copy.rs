@@ -16,6 +16,7 @@ use crate::{
 };
 
 const MTIME: &[u8] = b"315532801";
+const GNU_SPARSE: u8 = b'S';
 
 /// Streams the entries of the tar at `path`, gzipped or not.
 pub(crate) fn copy(tar: &mut TarStream<'_>, path: &Path) -> io::Result<()> {
@@ -68,8 +69,11 @@ fn header(entry: &mut Source<'_>) -> io::Result<Vec<u8>> {
     let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
     let raw = entry.header();
     let kind = match raw.entry_type().as_byte() {
-        0 => REGULAR,
-        kind => kind,
+        // A sparse file comes out in full, and "contiguous" means nothing to a file system.
+        0 | b'7' | GNU_SPARSE => REGULAR,
+        kind @ b'0'..=b'6' => kind,
+        // Another format's notes about the next entry, if anything: here they would be taken for a file.
+        kind => return Err(io::Error::other(format!("unknown file type in tar {kind}"))),
     };
     let number = |key: &str, field: &[u8], plain: io::Result<u64>| -> io::Result<u64> {
         let text = found.as_ref().and_then(|records| records.get(key.as_bytes()));
@@ -112,5 +116,49 @@ fn keeps(header: &Header<'_>, key: &[u8], value: &[u8]) -> bool {
         b"mtime" => value == MTIME,
         b"uname" | b"gname" => false,
         key => !key.starts_with(b"GNU.sparse."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tar::{EntryType, Header};
+
+    use super::*;
+    use crate::tar_stream::WriterSink;
+
+    fn taken_over(header: &mut Header, content: &[u8]) -> io::Result<Vec<u8>> {
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let mut tar = tar::Builder::new(Vec::new());
+        tar.append(header, content)?;
+        let path = tempfile::NamedTempFile::new()?;
+        std::fs::write(&path, tar.into_inner()?)?;
+        let mut out = Vec::new();
+        let mut sink = WriterSink::new(&mut out);
+        let mut stream = TarStream::new(&mut sink);
+        copy(&mut stream, path.path())?;
+        stream.finish()?;
+        Ok(out)
+    }
+
+    #[test]
+    fn types_of_entries() {
+        for (kind, expected) in [(b'0', Some(b'0')), (0, Some(b'0')), (b'7', Some(b'0')), (b'5', Some(b'5'))] {
+            let mut header = Header::new_ustar();
+            header.set_path("name").unwrap();
+            header.set_entry_type(EntryType::new(kind));
+            let content = if kind == b'5' { &b""[..] } else { b"abc" };
+            let tar = taken_over(&mut header, content).unwrap();
+            assert_eq!(tar.get(156).copied(), expected, "{kind}");
+        }
+        // Found by fuzzing: GNU's types in a header that is not GNU's.
+        for kind in [b'L', b'K', b'V', b'D', b'8'] {
+            let mut header = Header::new_old();
+            header.set_path("@LongLink").unwrap();
+            header.set_entry_type(EntryType::new(kind));
+            let error = taken_over(&mut header, b"a long name").unwrap_err();
+            assert!(error.to_string().contains("unknown file type in tar"), "{error}");
+        }
     }
 }
