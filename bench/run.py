@@ -13,6 +13,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
@@ -169,6 +170,8 @@ def measure_parts(lifecycles, out):
 
 
 def main(assets_buildpack, out, *directories):
+    # So that the registry is stopped, and its files go, also when we are.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     out = pathlib.Path(out)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
