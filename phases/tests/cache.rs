@@ -149,7 +149,7 @@ fn a_layer_that_was_touched_since_the_commit_is_read_in_full() {
             "modified in place, in the instant of the commit",
             &|tar| {
                 flip(tar);
-                age(tar, 60)
+                age(tar, 60);
             },
             false,
         ),
@@ -158,7 +158,7 @@ fn a_layer_that_was_touched_since_the_commit_is_read_in_full() {
             "truncated, and older than the metadata",
             &|tar| {
                 shorten(tar);
-                age(tar, 3600)
+                age(tar, 3600);
             },
             false,
         ),
