@@ -183,7 +183,10 @@ fn a_file_that_changes_while_it_is_read_gives_a_sound_image_or_an_error() {
             world.image("app:latest");
             let _ = raw_entries(&world, "app:latest", 2, &world.path("app"));
         } else {
-            outcome.exits(62).says("app/busy");
+            assert_eq!(outcome.code(), 62, "{}", outcome.all());
+            if !may_differ("it names another file, that it was to add next") {
+                outcome.says("app/busy");
+            }
         }
     }
 }
