@@ -1,5 +1,5 @@
 #![no_main]
-//! The check of an extension's Dockerfiles.
+//! The check of an extension's Dockerfiles, and the parser of those that are applied.
 
 use libfuzzer_sys::fuzz_target;
 
@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 mod check;
 
 fuzz_target!(|text: &str| {
+    let _ = dockerfile::parse(text);
     let _ = check::check(text, check::DockerfileKind::Build);
     if let Ok(checked) = check::check(text, check::DockerfileKind::Run) {
         assert!(checked.new_base.is_none_or(|base| !base.is_empty()));
