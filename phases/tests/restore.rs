@@ -139,3 +139,33 @@ fn the_build_image_is_recorded_by_digest() {
     let failure: &Failure = error.downcast_ref().unwrap();
     assert!(failure.text.starts_with(&format!("failed to pull builder image {}", world.name("none"))), "{failure}");
 }
+
+#[test]
+fn images_to_extend_are_kept_for_the_extender() {
+    let world = World::in_registry();
+    let mut analyzed = with_run_image(world.name("run"));
+    analyzed.run_image.as_mut().unwrap().extend = true;
+    let mut i = world.restorer();
+    i.build_image = Some(world.name("run"));
+    let none = RunImages::default();
+    let resolve = |i: &platform_api::inputs::RestorerInputs| {
+        phases::restore::resolve_images(i, &group(), analyzed.clone(), &none, &world.images, &world.registry).unwrap()
+    };
+    let found = resolve(&i);
+    let run_image = found.run_image.unwrap();
+    assert_eq!(run_image.target.unwrap().target.os, "linux");
+    for reference in [run_image.reference, found.build_image.unwrap().reference] {
+        let (_, digest) = reference.split_once('@').unwrap();
+        let dir = i.kaniko.join("cache/base").join(digest);
+        let kept = image::Layout::open(&dir).unwrap().unwrap();
+        assert!(kept.id.unwrap().to_string().ends_with(digest), "the manifest as it is");
+        assert_eq!(kept.config.diff_ids, world.find("run").config.diff_ids);
+    }
+
+    // Run images are extended from Platform API 0.12 on.
+    let mut old = world.restorer();
+    old.api = PlatformApi::V0_11;
+    old.kaniko = world.path("not-made");
+    resolve(&old);
+    assert!(!world.exists("not-made"));
+}
