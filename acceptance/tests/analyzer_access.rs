@@ -1,5 +1,6 @@
 //! analyzer, from outside: which run image is taken, what must be readable and writable, and with which credentials.
 //! platform.md "Run Image Resolution", "analyzer", "Registry Authentication".
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod image_world;
 
@@ -43,7 +44,7 @@ fn the_mirror_of_the_output_registry_is_preferred() {
             assert_eq!(&taken(&world), expected, "{api} {images:?}");
         }
         // Named by the platform, there is no choice.
-        world.run_images(&[ours.clone()]);
+        world.run_images(std::slice::from_ref(&ours));
         run(world.call("analyzer", api).args(["-run-image", &theirs]).arg(world.name("app"))).ok();
         assert_eq!(taken(&world), theirs, "{api}");
         run(world.call("analyzer", api).env("CNB_RUN_IMAGE", &theirs).arg(world.name("app"))).ok();
@@ -61,7 +62,7 @@ fn an_image_that_may_not_be_read_is_passed_over() {
     for api in ["0.7", "0.11", "0.12", "0.15"] {
         run(&mut world.analyzer(api, "app")).ok();
         assert_eq!(taken(&world), world.name("run"), "{api}");
-        world.run_images(&[theirs.clone()]);
+        world.run_images(std::slice::from_ref(&theirs));
         run(&mut world.analyzer(api, "app")).exits(3).says("failed to find accessible run image");
         world.run_images(&[theirs.clone(), world.name("run")]);
     }
@@ -150,6 +151,9 @@ fn inputs_must_be_readable() {
     }
 }
 
+/// What a row is about, its variables, and whether the registry lets them in.
+type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], bool);
+
 #[test]
 fn credentials_come_from_the_variable_or_from_dockers_config() {
     let world = World::with(&USERS);
@@ -172,7 +176,7 @@ fn credentials_come_from_the_variable_or_from_dockers_config() {
     let registry_auth = |value: &str| json!({&world.host: value}).to_string();
     let path = |dir: &str| world.text(dir);
     let with_helper = format!("{}:/usr/bin:/bin", path("bin"));
-    let rows: &[(&str, &[(&str, &str)], bool)] = &[
+    let rows: &[Row<'_>] = &[
         ("nothing", &[], false),
         ("variable", &[("CNB_REGISTRY_AUTH", &registry_auth(&format!("Basic {BASIC}")))], true),
         ("its scheme in any case", &[("CNB_REGISTRY_AUTH", &registry_auth(&format!("basic {BASIC}")))], true),

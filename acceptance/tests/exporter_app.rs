@@ -1,5 +1,6 @@
 //! exporter, from outside: layers that are reused, app slices, and bills of materials.
 //! platform.md "exporter"; buildpack.md "Layer Types", "launch.toml (TOML)" slices, "Software-Bill-of-Materials".
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod image_world;
 

@@ -1,5 +1,6 @@
 //! exporter, from outside: an app and layers of the worst kind, and little memory whatever their size.
 //! buildpack.md "Layer Types"; what is not said there is what Go's archive/tar does in the reference.
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod image_world;
 

@@ -1,5 +1,5 @@
 //! exporter, from outside: several names, report.toml, what it says, time stamps, and digests that repeat.
-//! platform.md "exporter", "report.toml (TOML)"; SOURCE_DATE_EPOCH.
+//! platform.md "exporter", "report.toml (TOML)"; `SOURCE_DATE_EPOCH`.
 
 mod image_world;
 

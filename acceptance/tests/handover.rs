@@ -1,5 +1,11 @@
 //! One lifecycle builds, another goes on: nothing is sent again, and labels mean the same. With the reference at hand
 //! (`PEER=<folder of its executables>`) in both directions; without it, against facts that were recorded from it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stderr,
+    reason = "tests; they say what they leave out"
+)]
 
 mod image_world;
 mod platform_root;
@@ -120,7 +126,9 @@ fn each_goes_on_where_the_other_stopped() {
                 }
                 assert_eq!(labels(&after), labels(&before), "{what}");
                 let mut configs = [&before, &after].map(|image| image.config.clone());
-                configs.iter_mut().for_each(|c| drop(c["config"].as_object_mut().unwrap().remove("Labels")));
+                for config in &mut configs {
+                    config["config"].as_object_mut().unwrap().remove("Labels");
+                }
                 assert_eq!(configs[0], configs[1], "{what}");
                 for text in [
                     "Restoring data for \"acme/jvm:both\" from cache",

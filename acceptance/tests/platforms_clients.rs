@@ -1,5 +1,6 @@
 //! What other programs make of an exported image: skopeo inspects and copies it, umoci unpacks it, runc runs its
 //! entrypoint. Each test says what it skips where a program is not installed.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
 
 mod image_world;
 

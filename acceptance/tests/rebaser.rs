@@ -1,4 +1,5 @@
 //! rebaser, from outside: when it refuses, and what a rebased image is. platform.md "rebaser", "Rebasing".
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod image_world;
 
@@ -163,7 +164,10 @@ fn a_run_image_that_is_not_there_is_an_error_with_its_name() {
     assert!(!world.exists("layers/report.toml"));
 }
 
-/// Rebases with `-run-image run:other`, which `change` makes of the new run image.
+/// What is other in the config of the new run image.
+type Change = fn(&mut Value);
+
+/// Rebases upon what `change` makes of the new run image.
 fn rebase_upon(world: &World, api: &str, flags: &[&str], change: impl Fn(&mut Value)) -> acceptance::run::Outcome {
     let mut config = new_run_image();
     change(&mut config);
@@ -173,7 +177,7 @@ fn rebase_upon(world: &World, api: &str, flags: &[&str], change: impl Fn(&mut Va
 
 #[test]
 fn another_target_is_refused_unless_forced() {
-    let rows: [(&str, fn(&mut Value)); 5] = [
+    let rows: [(&str, Change); 5] = [
         ("os", |c| c["os"] = json!("windows")),
         ("arch", |c| c["architecture"] = json!("s390x")),
         ("distro", |c| c["config"]["Labels"]["io.buildpacks.base.distro.name"] = json!("alpine")),
@@ -214,7 +218,7 @@ fn a_forced_rebase_upon_another_architecture_says_so_in_the_config() {
 
 #[test]
 fn stacks_of_older_images_must_match() {
-    let rows: [(&str, fn(&mut Value), &str); 5] = [
+    let rows: [(&str, Change, &str); 5] = [
         (
             "stack",
             |c| c["config"]["Labels"]["io.buildpacks.stack.id"] = json!("stack.two"),
