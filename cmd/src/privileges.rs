@@ -1,12 +1,16 @@
 //! Who the process is: chown what it will write to, then become the user of the build, for good.
 
 use std::{
+    ffi::OsString,
     fs, io,
-    os::unix::fs::{MetadataExt, chown, lchown},
+    os::unix::{
+        ffi::OsStringExt,
+        fs::{MetadataExt, chown, lchown},
+    },
     path::Path,
 };
 
-use nix::unistd::{Gid, Uid, User, getgid, getuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, getgid, getuid, setgroups, setresgid, setresuid};
 use platform_api::{ExitCode, Failure, inputs::UserInputs};
 
 /// Whether the real user is root.
@@ -50,15 +54,27 @@ pub fn become_user(user: UserInputs, directories: &[Option<&Path>]) -> Result<()
     become_it().map_err(|e| Failure::failed(format!("failed to exec as user {uid}:{gid}: {}", e.desc())))
 }
 
-/// `HOME` and `USER` as buildpacks run by `uid` should see them.
-pub fn home_of(uid: u32) -> Result<[(&'static str, std::ffi::OsString); 2], Failure> {
+/// `HOME` and `USER` as buildpacks run by `uid` should see them. /etc/passwd alone is read: a static executable cannot
+/// load the modules that an image's nsswitch.conf may name.
+pub fn home_of(uid: u32) -> Result<[(&'static str, OsString); 2], Failure> {
     let fail =
         |cause: String| Failure::new(ExitCode::Failed, format!("failed to set environment for user {uid}: {cause}"));
-    match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => Ok([("HOME", user.dir.into_os_string()), ("USER", user.name.into())]),
-        Ok(None) => Err(fail(format!("user: unknown userid {uid}"))),
-        Err(e) => Err(fail(e.desc().to_owned())),
+    let passwd =
+        fs::read("/etc/passwd").map_err(|e| fail(format!("open /etc/passwd: {}", buildpack_api::io_text(&e))))?;
+    match user_of(&passwd, uid) {
+        Some((name, home)) => Ok([("HOME", home), ("USER", name)]),
+        None => Err(fail(format!("user: unknown userid {uid}"))),
     }
+}
+
+/// Name and home of the first user with this ID (passwd(5): `name:password:uid:gid:comment:home:shell`).
+fn user_of(passwd: &[u8], uid: u32) -> Option<(OsString, OsString)> {
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        let [name, _, id, _, _, home, _] = fields[..] else { return None };
+        let is_it = std::str::from_utf8(id).ok()?.parse() == Ok(uid);
+        is_it.then(|| (OsString::from_vec(name.to_vec()), OsString::from_vec(home.to_vec())))
+    })
 }
 
 /// Chowns a directory the user cannot write to, and all below it. Looks at the directory and its direct entries, not
@@ -103,4 +119,22 @@ fn chown_below(path: &Path, user: UserInputs) -> io::Result<()> {
             .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.path().display())))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_number() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n# a comment\nbad:x:1000\ncnb:x:1000:1000::/home/cnb:/bin/sh\n\
+            other:x:1000:1000::/other:/bin/sh\nraw:x:7:7::/h\xff:\n";
+        let home = |uid| user_of(passwd, uid);
+        let found = |name: &str, home: &[u8]| Some((OsString::from(name), OsString::from_vec(home.to_vec())));
+        assert_eq!(home(0), found("root", b"/root"));
+        assert_eq!(home(1000), found("cnb", b"/home/cnb"));
+        assert_eq!(home(7), found("raw", b"/h\xff"));
+        assert_eq!(home(1), None);
+        assert_eq!(user_of(b"", 0), None);
+    }
 }
