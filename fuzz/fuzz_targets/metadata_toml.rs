@@ -12,6 +12,9 @@ fuzz_target!(|text: &str| {
         let written = metadata.to_toml(api);
         let again = BuildMetadata::parse(&written).expect("what we write can be read");
         assert_eq!(again.to_toml(api), written);
-        to_json(&metadata.label(&launcher, api)).expect("a label");
+        if let Err(error) = to_json(&metadata.label(&launcher, api)) {
+            // TOML has infinity, JSON has not.
+            assert!(error.to_string().contains("cannot be written as JSON"), "{error}");
+        }
     }
 });
