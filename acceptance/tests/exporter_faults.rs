@@ -187,10 +187,12 @@ fn a_killed_exporter_leaves_a_cache_that_works() {
     };
     run(&mut export(&world)).ok();
     let mut killed = 0;
+    let mut jars = vec![noise(2, 2 << 20)];
     for (round, instant) in INSTANTS.into_iter().enumerate() {
         // Other contents each time, so that there is something to do.
         let seed = 10 + round as u64;
-        world.layer("deps", "cache = true", Some(&[("jar", Bytes(&noise(seed, 2 << 20)))]));
+        jars.push(noise(seed, 2 << 20));
+        world.layer("deps", "cache = true", Some(&[("jar", Bytes(&jars[round + 1]))]));
         killed += u32::from(kill_after(&mut export(&world), instant));
         assert!(world.digest("app:latest").is_none() || world.is_whole("app:latest"), "after {instant} ms");
         // Old or new, the cache is whole: all its layers come back.
@@ -199,7 +201,7 @@ fn a_killed_exporter_leaves_a_cache_that_works() {
         let outcome = run(world.restorer("0.14").args(["-cache-dir", &cache])).ok();
         assert!(!outcome.all().contains("Skipping restore"), "after {instant} ms: {}", outcome.all());
         let jar = fs::read(world.path("layers/acme_jvm/deps/jar")).unwrap();
-        assert!(jar == noise(seed, 2 << 20) || round == 0 || jar.len() == 2 << 20, "after {instant} ms");
+        assert!(jars.contains(&jar), "after {instant} ms: contents that no build made");
         assert!(world.exists("layers/acme_jvm/jdk/big"), "after {instant} ms");
         world.analyzed();
         fill(&world);
