@@ -20,6 +20,7 @@ use crate::{
 mod content;
 mod state;
 
+pub use state::base_of;
 use state::State;
 
 /// Where Dockerfiles are applied.

@@ -5,13 +5,13 @@ use std::{
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use image::{BlobSource, Config, Digest, Image, Layer, Layout};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result};
+use crate::{Error, Result, time};
 
 /// A directory of cached layers.
 #[derive(Clone, Debug)]
@@ -43,12 +43,13 @@ impl Cache {
     }
 
     fn read(&self, path: &Path) -> Result<Option<Cached>> {
-        let Ok(made) = path.join("index.json").metadata().and_then(|m| m.modified()) else { return Ok(None) };
+        let Some(mut image) = Layout::open(path)? else { return Ok(None) };
+        let made = image.config.created.as_deref().and_then(time::from_rfc3339);
+        let made = made.ok_or_else(|| Error::new("it does not say when it was made"))?;
         // One from the future (another machine's clock) is a fresh one.
         if made.elapsed().unwrap_or_default() > self.ttl {
             return Ok(None);
         }
-        let Some(mut image) = Layout::open(path)? else { return Ok(None) };
         let Some(layer) = image.layers.pop() else { return Ok(Some(Cached(None))) };
         let file = layer_path(&layer)?;
         let mut hash = Sha256::new();
@@ -61,9 +62,15 @@ impl Cache {
 
     /// Keeps a layer; one that is there already was of no use, and is replaced.
     pub(crate) fn put(&self, key: &Digest, layer: Option<&Layer>) -> Result<()> {
+        self.keep(key, layer, SystemTime::now())
+    }
+
+    fn keep(&self, key: &Digest, layer: Option<&Layer>, made: SystemTime) -> Result<()> {
         let path = self.path(key);
         let config = Config {
             os: "linux".to_owned(),
+            // Files have times, too, but not the same ones after a cache was carried from one machine to another.
+            created: Some(time::to_rfc3339(made)),
             diff_ids: layer.iter().map(|l| l.diff_id.clone()).collect(),
             ..Config::default()
         };
@@ -124,7 +131,11 @@ mod tests {
         let found = cache.find(&one).unwrap().0.unwrap();
         assert_eq!(fs::read(layer_path(&found).unwrap()).unwrap(), content);
         assert!(cache.find(&other).unwrap().0.is_none());
-        assert!(Cache { ttl: Duration::ZERO, ..cache.clone() }.find(&one).is_none());
+        let aged = |ttl| Cache { ttl: Duration::from_secs(ttl), ..cache.clone() };
+        cache.keep(&other, None, SystemTime::now() - Duration::from_secs(60)).unwrap();
+        assert!(aged(30).find(&other).is_none() && aged(90).find(&other).is_some());
+        cache.keep(&other, None, SystemTime::now() + Duration::from_secs(60)).unwrap();
+        assert!(aged(0).find(&other).is_some());
 
         fs::write(layer_path(&found).unwrap(), "a rat").unwrap();
         assert!(cache.find(&one).is_none());

@@ -2,16 +2,15 @@
 
 use std::{
     fs::{self, File, FileTimes, Permissions},
-    io::{self, Read, Seek},
+    io,
     os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
     path::{Path, PathBuf},
 };
 
-use flate2::bufread::MultiGzDecoder;
-
 use crate::{
-    Error, Result,
+    Error, Result, archive,
     context::{Context, Found, sorted},
+    fetch::Fetched,
     unpack::{self, Kind},
 };
 
@@ -19,6 +18,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) sources: Vec<Found>,
+    /// What `ADD` had from elsewhere.
+    pub(crate) fetched: Vec<Fetched>,
     /// Names and contents of here-documents.
     pub(crate) documents: Vec<(String, String)>,
     /// Absolute; its end says whether it has to be a directory.
@@ -37,7 +38,7 @@ impl Plan {
     /// # Errors
     /// Naming the file that could not be read or written.
     pub(crate) fn run(&self, context: &Context, root: &Path) -> Result<()> {
-        let count = self.sources.len() + self.documents.len();
+        let count = self.sources.len() + self.fetched.len() + self.documents.len();
         let target = root.join(self.destination.trim_start_matches('/'));
         let into = self.destination.ends_with('/') || target.is_dir();
         if count > 1 && !into {
@@ -47,6 +48,10 @@ impl Plan {
         for source in &self.sources {
             let put = self.put(context, source, &target, into);
             put.map_err(|e| Error::new(format!("copy {} to {}: {e}", source.path.display(), self.destination)))?;
+        }
+        for file in &self.fetched {
+            self.put_fetched(file, &target, into)
+                .map_err(|e| Error::new(format!("put {} to {}: {e}", file.url, self.destination)))?;
         }
         for (name, content) in &self.documents {
             let target = if into { target.join(name) } else { target.clone() };
@@ -63,14 +68,29 @@ impl Plan {
             return self.copy_dir(context, &source.path, target).map_err(io);
         }
         if self.unpack {
-            if let Some(archive) = archive(&source.path)? {
+            if let Some(tar) = archive::tar_in(&source.path)? {
                 self.make_dirs(target).map_err(io)?;
-                return unpack::unpack(archive, target, Kind::Archive(self.owner));
+                return unpack::unpack(tar, target, Kind::Archive(self.owner));
             }
         }
         let target = if into { target.join(&source.name) } else { target.to_owned() };
         self.make_dirs(target.parent().unwrap_or(Path::new("/"))).map_err(io)?;
         self.copy_file(&source.path, &target).map_err(io)
+    }
+
+    /// As it is, archives too, and for its owner alone.
+    fn put_fetched(&self, file: &Fetched, target: &Path, into: bool) -> io::Result<()> {
+        if into && file.name.is_empty() {
+            return Err(io::Error::other("the URL names no file, so the destination must"));
+        }
+        let target = if into { target.join(&file.name) } else { target.to_owned() };
+        self.make_dirs(target.parent().unwrap_or(Path::new("/")))?;
+        give_way(&target)?;
+        fs::copy(&file.path, &target)?;
+        self.own(&target)?;
+        fs::set_permissions(&target, Permissions::from_mode(self.mode.unwrap_or(0o600)))?;
+        // Without a date of its own it gets one that is the same every time.
+        File::open(target)?.set_times(FileTimes::new().set_modified(file.modified))
     }
 
     fn put_document(&self, content: &str, target: &Path) -> io::Result<()> {
@@ -149,41 +169,6 @@ fn give_way(to: &Path) -> io::Result<()> {
         Ok(found) if found.is_dir() => Err(io::Error::other("cannot replace a directory by a file")),
         Ok(_) => fs::remove_file(to),
     }
-}
-
-/// The tar in an archive that `ADD` unpacks; `None`: it is another file.
-fn archive(path: &Path) -> Result<Option<Box<dyn Read>>> {
-    let failed = |e: io::Error| Error::at("read", path, &e);
-    let mut start = [0; 512];
-    let mut file = File::open(path).map_err(failed)?;
-    let mut length = 0;
-    while length < start.len() {
-        match file.read(&mut start[length..]).map_err(failed)? {
-            0 => break,
-            n => length += n,
-        }
-    }
-    file.rewind().map_err(failed)?;
-    let start = &start[..length];
-    let packed: [(&[u8], &str); 3] = [(b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"), (b"\x28\xb5\x2f\xfd", "zstd")];
-    if let Some((_, name)) = packed.iter().find(|(magic, _)| start.starts_with(magic)) {
-        return Err(Error::new(format!("ADD cannot unpack {name}: use COPY, and RUN to unpack it")));
-    }
-    if start.starts_with(b"\x1f\x8b") {
-        let mut content = [0; 512];
-        let is_tar = {
-            let mut reader = MultiGzDecoder::new(io::BufReader::new(&file));
-            reader.read_exact(&mut content).is_ok() && is_tar(&content)
-        };
-        file.rewind().map_err(failed)?;
-        let tar = MultiGzDecoder::new(io::BufReader::with_capacity(128 << 10, file));
-        return Ok(is_tar.then(|| Box::new(tar) as Box<dyn Read>));
-    }
-    Ok(is_tar(start).then(|| Box::new(io::BufReader::new(file)) as Box<dyn Read>))
-}
-
-fn is_tar(block: &[u8]) -> bool {
-    block.get(257..262) == Some(b"ustar")
 }
 
 /// A destination seen from the working directory. Its end stays: it may say that it is a directory.

@@ -1,21 +1,24 @@
 //! Dockerfiles of image extensions: parsed as Docker parses them, and applied to the file system we run in, without a
-//! daemon and without any other tool. Knows Dockerfiles and images; has never heard of phases, and pulls nothing.
+//! daemon and without any other tool. Knows Dockerfiles and images; has never heard of phases, and pulls no image.
 //!
 //! <https://docs.docker.com/reference/dockerfile/>
 
 pub mod apply;
+mod archive;
 mod cache;
 mod context;
 mod copy;
+mod fetch;
 mod layer;
 pub mod parse;
 mod run;
 mod snapshot;
+mod time;
 mod unpack;
 mod users;
 mod words;
 
-pub use apply::{Applied, Applier, Setting};
+pub use apply::{Applied, Applier, Setting, base_of};
 pub use cache::Cache;
 pub use parse::{Dockerfile, Instruction, Step, parse};
 pub use snapshot::{Ignore, Snapshot};

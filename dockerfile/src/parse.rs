@@ -4,10 +4,13 @@
 //! Written for this crate: the parsers that were looked at lose what applying needs, the names of here-documents or
 //! the order of variables.
 
-use crate::{
-    Error, Result,
-    words::{Expansion, split_words},
-};
+mod arguments;
+mod lines;
+
+use arguments::{arguments, command, copy, flags, from, healthcheck, json, pairs, words};
+use lines::{collect_documents, escape_of, full_text, is_skipped, join};
+
+use crate::{Error, Result};
 
 /// A whole Dockerfile.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub enum Instruction {
     Expose(Vec<String>),
     Volume(Vec<String>),
     Stopsignal(String),
-    Healthcheck(String),
+    Healthcheck(Healthcheck),
     Onbuild(String),
     Maintainer(String),
 }
@@ -102,6 +105,15 @@ pub struct Copy {
     pub destination: String,
 }
 
+/// How a container is asked whether it is well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `None`: not at all, whatever the base image says.
+    pub command: Option<Command>,
+    /// By their names in an image's config; times in nanoseconds.
+    pub options: Vec<(&'static str, u64)>,
+}
+
 /// A here-document.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Document {
@@ -146,92 +158,10 @@ fn check_order(steps: &[Step]) -> Result<()> {
     for step in before {
         if !matches!(step.instruction, Instruction::Arg(_)) {
             let keyword = step.instruction.keyword();
-            return Err(Error::new(format!("line {}: {keyword} before FROM: no build stage", step.line)));
+            return Err(Error::new(format!("line {}: {keyword} before FROM: no build stage in current context", step.line)));
         }
     }
     Ok(())
-}
-
-/// The instruction with the lines that continue it. Comments and empty lines between do not end it.
-fn join<'a>(first: &str, escape: char, lines: &mut impl Iterator<Item = (&'a str, usize)>) -> String {
-    let mut whole = first.to_owned();
-    while let Some(without) = continued(&whole, escape) {
-        whole = without.to_owned();
-        match lines.find(|(next, _)| !is_skipped(next)) {
-            Some((next, _)) => whole.push_str(next),
-            None => break,
-        }
-    }
-    whole
-}
-
-fn is_skipped(line: &str) -> bool {
-    let line = line.trim();
-    line.is_empty() || line.starts_with('#')
-}
-
-/// The line without the escape that continues it. An escaped escape continues nothing.
-fn continued(line: &str, escape: char) -> Option<&str> {
-    let without = line.trim_end_matches([' ', '\t']).strip_suffix(escape)?;
-    (!without.ends_with(escape)).then_some(without)
-}
-
-/// Of `# escape=` among the directives at the very top.
-fn escape_of(text: &str) -> char {
-    for line in text.lines() {
-        let Some((name, value)) = line.trim().strip_prefix('#').and_then(|comment| comment.split_once('=')) else {
-            break;
-        };
-        match name.trim().to_ascii_lowercase().as_str() {
-            "escape" if value.trim() == "`" => return '`',
-            "escape" | "syntax" | "check" => {}
-            _ => break,
-        }
-    }
-    '\\'
-}
-
-fn full_text(line: &str, documents: &[Document]) -> String {
-    documents.iter().fold(line.to_owned(), |text, d| format!("{text}\n{}{}", d.content, d.name))
-}
-
-/// The here-documents that a `RUN`, `COPY` or `ADD` announces, read from the lines after it.
-fn collect_documents<'a>(
-    whole: &str,
-    line: usize,
-    escape: char,
-    lines: &mut impl Iterator<Item = (&'a str, usize)>,
-) -> Result<Vec<Document>> {
-    let (keyword, rest) = whole.split_once(char::is_whitespace).unwrap_or((whole, ""));
-    if !["RUN", "COPY", "ADD"].iter().any(|k| keyword.eq_ignore_ascii_case(k)) {
-        return Ok(Vec::new());
-    }
-    let mut documents: Vec<Document> = split_words(rest, escape).iter().filter_map(|w| announced(w, escape)).collect();
-    for document in &mut documents {
-        loop {
-            let Some((text, _)) = lines.next() else {
-                return Err(Error::new(format!("line {line}: unterminated heredoc {}", document.name)));
-            };
-            let is_end = if document.chomp { text.trim_start_matches('\t') } else { text } == document.name;
-            if is_end {
-                break;
-            }
-            document.content.push_str(text);
-            document.content.push('\n');
-        }
-    }
-    Ok(documents)
-}
-
-/// `[n]<<[-]NAME`, the name quoted or not.
-fn announced(word: &str, escape: char) -> Option<Document> {
-    let rest = word.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix("<<")?;
-    let (chomp, name) = rest.strip_prefix('-').map_or((false, rest), |name| (true, name));
-    if name.is_empty() || name.contains('<') {
-        return None;
-    }
-    let plain = Expansion { escape, lookup: &|_| None }.unquote(name);
-    Some(Document { expand: plain == name, name: plain, chomp, content: String::new() })
 }
 
 fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<Instruction> {
@@ -266,7 +196,7 @@ fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<In
         "EXPOSE" => Instruction::Expose(words(rest)),
         "VOLUME" => Instruction::Volume(json(rest).unwrap_or_else(|| words(rest))),
         "STOPSIGNAL" => Instruction::Stopsignal(rest.to_owned()),
-        "HEALTHCHECK" => Instruction::Healthcheck(rest.to_owned()),
+        "HEALTHCHECK" => healthcheck(rest)?,
         "ONBUILD" => Instruction::Onbuild(rest.to_owned()),
         "MAINTAINER" => Instruction::Maintainer(rest.to_owned()),
         _ => return Err(Error::new(format!("unknown instruction: {keyword}"))),
@@ -293,83 +223,6 @@ const KEYWORDS: [&str; 18] = [
     "ONBUILD",
     "MAINTAINER",
 ];
-
-fn words(text: &str) -> Vec<String> {
-    text.split_whitespace().map(str::to_owned).collect()
-}
-
-fn from(rest: &str) -> Result<Instruction> {
-    let (_, rest) = flags(rest);
-    let mut words = rest.split_whitespace();
-    let wrong = || Error::new("FROM requires either one or three arguments");
-    let image = words.next().ok_or_else(wrong)?.to_owned();
-    match (words.next(), words.next(), words.next()) {
-        (None, ..) => Ok(Instruction::From { image }),
-        (Some(word), Some(_), None) if word.eq_ignore_ascii_case("as") => Ok(Instruction::From { image }),
-        _ => Err(wrong()),
-    }
-}
-
-/// The flags before the arguments, and the arguments.
-fn flags(mut rest: &str) -> (Vec<Flag>, &str) {
-    let mut flags = Vec::new();
-    while let Some(after) = rest.strip_prefix("--") {
-        let (flag, next) = after.split_once(char::is_whitespace).unwrap_or((after, ""));
-        rest = next.trim_start();
-        if flag.is_empty() {
-            break;
-        }
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        flags.push(Flag { name: name.to_owned(), value: value.to_owned() });
-    }
-    (flags, rest)
-}
-
-fn json(text: &str) -> Option<Vec<String>> {
-    text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
-}
-
-fn command(text: &str) -> Command {
-    json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec)
-}
-
-/// `name=value …`, or `name value` where the first word has no `=`.
-fn pairs(keyword: &str, rest: &str, escape: char) -> Result<Vec<(String, String)>> {
-    let words = split_words(rest, escape);
-    let first = words.first().map(String::as_str).unwrap_or_default();
-    if !first.contains('=') {
-        let (name, value) = rest
-            .split_once(char::is_whitespace)
-            .ok_or_else(|| Error::new(format!("{keyword} must have two arguments")))?;
-        return Ok(vec![(name.to_owned(), value.trim_start().to_owned())]);
-    }
-    let pair = |word: &String| match word.split_once('=') {
-        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
-        Some(_) => Err(Error::new(format!("{keyword} names can not be blank"))),
-        None => Err(Error::new(format!("can't find = in \"{word}\": must be of the form name=value"))),
-    };
-    words.iter().map(pair).collect()
-}
-
-fn arguments(rest: &str, escape: char) -> Result<Vec<(String, Option<String>)>> {
-    let argument = |word: String| match word.split_once('=') {
-        Some(("", _)) => Err(Error::new("ARG names can not be blank")),
-        Some((name, value)) => Ok((name.to_owned(), Some(value.to_owned()))),
-        None => Ok((word, None)),
-    };
-    split_words(rest, escape).into_iter().map(argument).collect()
-}
-
-fn copy(keyword: &str, rest: &str, documents: Vec<Document>, escape: char) -> Result<Copy> {
-    let (flags, rest) = flags(rest);
-    let mut sources = json(rest).unwrap_or_else(|| words(rest));
-    let destination = sources.pop().unwrap_or_default();
-    if sources.is_empty() {
-        return Err(Error::new(format!("{keyword} requires at least two arguments")));
-    }
-    sources.retain(|source| announced(source, escape).is_none());
-    Ok(Copy { flags, sources, documents, destination })
-}
 
 #[cfg(test)]
 mod tests {
@@ -464,6 +317,24 @@ mod tests {
     }
 
     #[test]
+    fn health_checks() {
+        let check = |command, options: &[(&'static str, u64)]| {
+            vec![Instruction::Healthcheck(Healthcheck { command, options: options.to_vec() })]
+        };
+        let shell = Some(Command::Shell("a b".to_owned()));
+        assert_eq!(steps("HEALTHCHECK none"), check(None, &[]));
+        assert_eq!(steps("HEALTHCHECK CMD a b"), check(shell.clone(), &[]));
+        assert_eq!(
+            steps("HEALTHCHECK --interval=1m30s --timeout=1.5s --start-period=0 --retries=3 \\\n cmd a b"),
+            check(
+                shell,
+                &[("Interval", 90_000_000_000), ("Timeout", 1_500_000_000), ("StartPeriod", 0), ("Retries", 3)]
+            )
+        );
+        assert_eq!(steps("HEALTHCHECK CMD [\"x\"]"), check(Some(Command::Exec(strings(&["x"]))), &[]));
+    }
+
+    #[test]
     fn wrong_ones_name_their_line() {
         for (text, expected) in [
             ("", "file with no instructions"),
@@ -476,6 +347,12 @@ mod tests {
             ("FROM a\nSHELL sh", "line 2: SHELL requires the arguments to be in JSON form"),
             ("FROM a\nENV x=1 y", "line 2: can't find = in \"y\""),
             ("FROM a\nENV x", "line 2: ENV must have two arguments"),
+            ("FROM a\nHEALTHCHECK x", "line 2: unknown type \"X\" in HEALTHCHECK"),
+            ("FROM a\nHEALTHCHECK CMD", "line 2: missing command after HEALTHCHECK CMD"),
+            ("FROM a\nHEALTHCHECK NONE x", "line 2: HEALTHCHECK NONE takes no arguments"),
+            ("FROM a\nHEALTHCHECK --interval=1 CMD x", "line 2: --interval=1 is not a value for it"),
+            ("FROM a\nHEALTHCHECK --timeout=1us CMD x", "line 2: --timeout=1us is not a value for it"),
+            ("FROM a\nHEALTHCHECK --often CMD x", "line 2: unknown flag: --often"),
         ] {
             let error = parse(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text}: {error}");

@@ -126,8 +126,10 @@ fn apply(
     let mut rebasable = true;
     // The first one's base is the base as it is; later ones' has no other name than its digest.
     let mut digest: Option<Digest> = base.digest.clone();
-    for dockerfile in to_apply {
-        image = apply_one(applier, dockerfile, image, base, digest.as_ref())?;
+    for (n, dockerfile) in to_apply.iter().enumerate() {
+        // Generate let the first run.Dockerfile that counts switch the base: restorer kept that one, and we are in it.
+        let may_switch = kind == ExtendKind::Run && n == 0;
+        image = apply_one(applier, dockerfile, image, (base, digest.as_ref()), may_switch)?;
         let says_so = image.config.label(names::label::REBASABLE).is_some_and(is_true);
         rebasable = rebasable && says_so;
         image.config.labels.insert(names::label::REBASABLE.to_owned(), rebasable.to_string());
@@ -148,8 +150,8 @@ fn apply_one(
     applier: &mut Applier,
     dockerfile: &ToApply,
     mut image: Image,
-    base: &Reference,
-    digest: Option<&Digest>,
+    (base, digest): (&Reference, Option<&Digest>),
+    may_switch: bool,
 ) -> anyhow::Result<Image> {
     let path = dockerfile.path.display();
     debug!("Applying Dockerfile {path} of extension {}", dockerfile.extension);
@@ -157,7 +159,14 @@ fn apply_one(
     let current = digest.map_or_else(|| base.to_string(), |digest| base.with_digest(digest).to_string());
     let own = [("build_id", build_id()?), ("user_id", user.clone()), ("group_id", group)];
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
-    let args: Vec<_> = own.chain(dockerfile.args.iter().cloned()).chain([("base_image".to_owned(), current)]).collect();
+    let args: Vec<_> =
+        own.chain(dockerfile.args.iter().cloned()).chain([("base_image".to_owned(), current.clone())]).collect();
+    let from = dockerfile::base_of(&dockerfile.parsed, &args).with_context(|| format!("Dockerfile {path}"))?;
+    if from != current && !may_switch {
+        bail!(
+            "Dockerfile {path}: FROM {from}: it is applied to the image before it, and has to say FROM ${{base_image}}"
+        );
+    }
     // Each has to say for itself that what it adds is safe.
     image.config.labels.remove(names::label::REBASABLE);
     let layers = image.layers.len();

@@ -12,11 +12,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use buildpack_api::{Context, Env, Extension, Kind, RunError, parse_toml, read_toml_bounded};
+use buildpack_api::{Context, Env, ExtendConfig, Extension, Kind, RunError, read_toml_bounded};
 use platform_api::{
     Analyzed, BuildImage, ExitCode, Failure, GroupEntry, Plan, RunImage, RunImages, inputs::DetectorInputs,
 };
-use serde::Deserialize;
 use tracing::{debug, warn};
 
 use crate::{
@@ -178,26 +177,8 @@ fn copy_prepared(from: &Path, to: &Path) -> anyhow::Result<()> {
 }
 
 fn check_config(path: &Path) -> anyhow::Result<()> {
-    #[derive(Default, Deserialize)]
-    struct Config {
-        #[serde(default)]
-        build: Args,
-        #[serde(default)]
-        run: Args,
-    }
-    #[derive(Default, Deserialize)]
-    struct Args {
-        #[serde(default)]
-        args: Vec<Arg>,
-    }
-    #[derive(Deserialize)]
-    struct Arg {
-        #[serde(default)]
-        name: String,
-    }
-    let config: Config = read_own_toml(path, parse_toml).context("reading extend config")?.unwrap_or_default();
-    let mut names = config.build.args.iter().chain(&config.run.args).map(|arg| arg.name.as_str());
-    if let Some(name) = names.find(|name| RESERVED_ARGS.contains(name)) {
+    let config = read_own_toml(path, ExtendConfig::parse).context("reading extend config")?.unwrap_or_default();
+    if let Some(name) = config.names().find(|name| RESERVED_ARGS.contains(name)) {
         bail!("validating extend config: invalid content: arg with name \"{name}\" is not allowed");
     }
     Ok(())

@@ -6,11 +6,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use image::Digest;
+
 use super::{Applier, Setting, State};
 use crate::{
     Error, Result, Step,
     context::Context,
     copy::{Plan, clean, destination},
+    fetch::{self, Fetched},
     parse::{Command, Copy, Document, Flag},
     run::Run,
     users,
@@ -68,23 +71,28 @@ impl Applier {
     ) -> Result<()> {
         let options = copy_options(state, &copy.flags)?;
         let sources = copy.sources.iter().map(|s| state.expand(s)).collect::<Result<Vec<_>>>()?;
-        if let Some(url) = sources.iter().find(|s| s.contains("://") || s.starts_with("git@")) {
-            return Err(Error::new(format!("{url}: files from elsewhere are not supported; fetch them with RUN")));
-        }
         let mut files = Vec::new();
+        let mut urls = Vec::new();
         for source in &sources {
-            files.extend(context.find(source)?);
+            if unpack && fetch::is_remote(source)? {
+                urls.push(source.clone());
+            } else {
+                files.extend(context.find(source)?);
+            }
         }
+        let mut remote = Remote::new(urls, options.checksum.clone(), &self.setting.work)?;
         let text = |d: &Document| if d.expand { state.expand_text(&d.content) } else { Ok(d.content.clone()) };
         let documents = copy.documents.iter().map(|d| Ok((d.name.clone(), text(d)?))).collect::<Result<Vec<_>>>()?;
         let destination = destination(&state.workdir(), &state.expand(&copy.destination)?);
         let digest = context.digest(&files)?;
-        let material = format!("{sources:?} {documents:?} {destination} {options:?} {unpack}");
+        let digests = remote.digests();
+        let material = format!("{sources:?} {documents:?} {destination} {options:?} {unpack} {digests:?}");
         let parts: [&[u8]; 3] = [b"COPY", material.as_bytes(), digest.as_str().as_bytes()];
         self.change(state, step, &parts, |setting| {
             tracing::info!("{}", step.text);
             let owner = options.owner.map(|spec| users::owner(&setting.root, &spec)).transpose()?;
-            Plan { sources: files, documents, destination, owner, mode: options.mode, unpack }
+            let fetched = remote.fetch(&setting.work)?;
+            Plan { sources: files, fetched, documents, destination, owner, mode: options.mode, unpack }
                 .run(context, &setting.root)
         })
     }
@@ -101,6 +109,40 @@ impl Applier {
             }
             Ok(())
         })
+    }
+}
+
+/// What `ADD` takes from elsewhere. Where a checksum says what it must be, it is not fetched unless it is needed.
+struct Remote {
+    urls: Vec<String>,
+    checksum: Option<Digest>,
+    fetched: Vec<Fetched>,
+}
+
+impl Remote {
+    fn new(urls: Vec<String>, checksum: Option<Digest>, work: &Path) -> Result<Self> {
+        if checksum.is_some() && urls.len() != 1 {
+            return Err(Error::new("--checksum is for one URL"));
+        }
+        let fetched = if checksum.is_some() { Vec::new() } else { Self::fetch_all(&urls, work)? };
+        Ok(Self { urls, checksum, fetched })
+    }
+
+    fn fetch_all(urls: &[String], work: &Path) -> Result<Vec<Fetched>> {
+        urls.iter().map(|url| fetch::fetch(url, work)).collect()
+    }
+
+    fn digests(&self) -> Vec<&str> {
+        self.checksum.iter().chain(self.fetched.iter().map(|file| &file.digest)).map(Digest::as_str).collect()
+    }
+
+    fn fetch(&mut self, work: &Path) -> Result<Vec<Fetched>> {
+        let Some(checksum) = &self.checksum else { return Ok(std::mem::take(&mut self.fetched)) };
+        let fetched = Self::fetch_all(&self.urls, work)?;
+        match fetched.iter().find(|file| file.digest != *checksum) {
+            Some(file) => Err(Error::new(format!("{}: its digest is {}, not {checksum}", file.url, file.digest))),
+            None => Ok(fetched),
+        }
     }
 }
 
@@ -220,6 +262,7 @@ fn mounts(flags: &[Flag], state: &mut State<'_>) -> Result<Vec<PathBuf>> {
 struct CopyOptions {
     owner: Option<String>,
     mode: Option<u32>,
+    checksum: Option<Digest>,
 }
 
 fn copy_options(state: &State<'_>, flags: &[Flag]) -> Result<CopyOptions> {
@@ -231,6 +274,10 @@ fn copy_options(state: &State<'_>, flags: &[Flag]) -> Result<CopyOptions> {
             "chmod" => {
                 let mode = u32::from_str_radix(&value, 8).ok().filter(|mode| *mode <= 0o7777);
                 options.mode = Some(mode.ok_or_else(|| Error::new(format!("--chmod={value} is not an octal mode")))?);
+            }
+            "checksum" => {
+                let digest = Digest::parse(&value).map_err(|e| Error::new(format!("--checksum={value}: {e}")))?;
+                options.checksum = Some(digest);
             }
             // Layers are independent of each other here in any case.
             "link" => {}

@@ -6,7 +6,12 @@ use std::collections::BTreeMap;
 use image::Image;
 use serde_json::{Map, Value, json};
 
-use crate::{Error, Instruction, Result, copy::clean, parse::Command, words::Expansion};
+use crate::{
+    Dockerfile, Error, Instruction, Result,
+    copy::clean,
+    parse::{Command, Healthcheck},
+    words::Expansion,
+};
 
 /// Where a Dockerfile has come to.
 #[derive(Debug)]
@@ -19,13 +24,30 @@ pub(super) struct State<'a> {
     given: &'a [(String, String)],
     /// What was declared before `FROM`; `None` until then.
     global: Option<BTreeMap<String, String>>,
+    /// The image that `FROM` names.
+    from: String,
     cmd_set: bool,
+}
+
+/// The image that a Dockerfile begins with, its variables put in.
+///
+/// # Errors
+/// A variable that cannot be, or no `FROM`.
+pub fn base_of(dockerfile: &Dockerfile, args: &[(String, String)]) -> Result<String> {
+    let mut state = State::new(Image::default(), dockerfile.escape, args);
+    for step in &dockerfile.steps {
+        state.configure(&step.instruction).map_err(|e| Error::new(format!("line {}: {e}", step.line)))?;
+        if matches!(step.instruction, Instruction::From { .. }) {
+            return Ok(state.from);
+        }
+    }
+    Err(Error::new("there is no FROM"))
 }
 
 impl<'a> State<'a> {
     pub(super) fn new(image: Image, escape: char, given: &'a [(String, String)]) -> Self {
         let (warnings, args) = (Vec::new(), BTreeMap::new());
-        Self { image, warnings, args, escape, given, global: None, cmd_set: false }
+        Self { image, warnings, args, escape, given, global: None, from: String::new(), cmd_set: false }
     }
 
     /// Puts variables in: `ENV` goes before `ARG`.
@@ -68,7 +90,7 @@ impl<'a> State<'a> {
     pub(super) fn configure(&mut self, instruction: &Instruction) -> Result<()> {
         match instruction {
             Instruction::From { image } => {
-                self.expand(image)?;
+                self.from = self.expand(image)?;
                 self.global = Some(std::mem::take(&mut self.args));
             }
             Instruction::Arg(arguments) => {
@@ -136,9 +158,24 @@ impl<'a> State<'a> {
                     None => *list = json!([text]),
                 }
             }
-            other => self.warnings.push(format!("{} is not supported, and has no effect", other.keyword())),
+            Instruction::Healthcheck(check) => self.set_healthcheck(check),
+            // The rest change files, or nothing at all.
+            other => self.warnings.push(format!("{} has no effect", other.keyword())),
         }
         Ok(())
+    }
+
+    fn set_healthcheck(&mut self, check: &Healthcheck) {
+        let test = match &check.command {
+            None => vec!["NONE".to_owned()],
+            Some(Command::Exec(words)) => std::iter::once("CMD".to_owned()).chain(words.iter().cloned()).collect(),
+            Some(Command::Shell(text)) => vec!["CMD-SHELL".to_owned(), text.clone()],
+        };
+        let mut value = Map::from_iter([("Test".to_owned(), json!(test))]);
+        // Zero is what is not said.
+        let options = check.options.iter().filter(|(_, number)| *number != 0);
+        value.extend(options.map(|(name, number)| ((*name).to_owned(), json!(number))));
+        self.set("Healthcheck", Value::Object(value));
     }
 
     fn declare(&mut self, name: &str, default: Option<&str>) -> Result<()> {

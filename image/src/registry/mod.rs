@@ -23,6 +23,7 @@ mod settings;
 mod trust;
 mod upload;
 mod url;
+mod web;
 
 use auth::Host;
 use download::BlobReader;
@@ -32,6 +33,7 @@ pub use proxy::Proxies;
 use repository::{Call, Repository};
 pub use settings::Settings;
 use settings::retry;
+pub use web::{Downloaded, download};
 
 /// Registries, one client each per run: one ping, one token, no manifest fetched twice. A clone shares them.
 #[derive(Clone)]

@@ -3,13 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use buildpack_api::{parse_toml, read_toml_bounded};
+use buildpack_api::{ExtendConfig, read_toml_bounded};
 use dockerfile::Dockerfile;
 use platform_api::{
     Group,
     inputs::{ExtendKind, ExtenderInputs},
 };
-use serde::Deserialize;
 
 use super::kind_name;
 use crate::layers_dir::read_own_toml;
@@ -24,28 +23,6 @@ pub(super) struct ToApply {
     /// Those of extend-config.toml.
     pub(super) args: Vec<(String, String)>,
     pub(super) context: PathBuf,
-}
-
-#[derive(Default, Deserialize)]
-struct Config {
-    #[serde(default)]
-    build: Args,
-    #[serde(default)]
-    run: Args,
-}
-
-#[derive(Default, Deserialize)]
-struct Args {
-    #[serde(default)]
-    args: Vec<Arg>,
-}
-
-#[derive(Deserialize)]
-struct Arg {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    value: String,
 }
 
 /// Those of the group's extensions, in its order. All are read before the first is applied.
@@ -71,7 +48,7 @@ pub(super) fn find(i: &ExtenderInputs, group: &Group) -> anyhow::Result<Vec<ToAp
 }
 
 fn args(path: &Path, kind: ExtendKind) -> anyhow::Result<Vec<(String, String)>> {
-    let config: Config = read_own_toml(path, parse_toml)?.unwrap_or_default();
+    let config = read_own_toml(path, ExtendConfig::parse)?.unwrap_or_default();
     let args = if kind == ExtendKind::Build { config.build } else { config.run };
     Ok(args.args.into_iter().map(|arg| (arg.name, arg.value)).collect())
 }
