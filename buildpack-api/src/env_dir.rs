@@ -110,8 +110,13 @@ fn read_regular(dir: BorrowedFd, name: &CStr, path: impl Fn() -> PathBuf) -> io:
     let mut chunk = [0; 1024];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(Content::File(OsString::from_vec(value))),
-            Ok(read) => value.extend_from_slice(chunk.get(..read).unwrap_or_default()),
+            Ok(read) => {
+                value.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                // A regular file gives less than it is asked for only at its end: one call for most files.
+                if read < chunk.len() {
+                    return Ok(Content::File(OsString::from_vec(value)));
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(naming("read", &path(), &error)),
         }

@@ -26,33 +26,34 @@ impl FileError {
 
 /// The file's text.
 pub fn read(path: &Path) -> Result<String, FileError> {
-    refuse_special(path)?;
+    let size = refuse_special(path)?;
     let file = File::open(path).map_err(|e| FileError::new("open", path, &e))?;
-    read_open(path, file)
+    read_open(path, file, size)
 }
 
 /// A FIFO or a device that a buildpack left in the place of a file would keep us for ever. A platform that means one
-/// names it in `/dev` (`/dev/stdin`).
-fn refuse_special(path: &Path) -> Result<(), FileError> {
-    let special = fs::metadata(path).is_ok_and(|metadata| !metadata.is_file() && !metadata.is_dir());
-    if special && !path.starts_with("/dev") {
+/// names it in `/dev` (`/dev/stdin`). Gives the size in bytes, 0 where it is not known.
+fn refuse_special(path: &Path) -> Result<u64, FileError> {
+    let Ok(found) = fs::metadata(path) else { return Ok(0) };
+    if !found.is_file() && !found.is_dir() && !path.starts_with("/dev") {
         return Err(FileError(format!("{}: not a regular file", path.display())));
     }
-    Ok(())
+    Ok(if found.is_file() { found.len() } else { 0 })
 }
 
 /// The file's text, `None` where there is no such file.
 pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
-    refuse_special(path)?;
+    let size = refuse_special(path)?;
     match File::open(path) {
-        Ok(file) => read_open(path, file).map(Some),
+        Ok(file) => read_open(path, file, size).map(Some),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         Err(e) => Err(FileError::new("open", path, &e)),
     }
 }
 
-fn read_open(path: &Path, file: File) -> Result<String, FileError> {
-    let mut bytes = Vec::new();
+fn read_open(path: &Path, file: File, size: u64) -> Result<String, FileError> {
+    // One byte more, so that the end shows without a larger buffer.
+    let mut bytes = Vec::with_capacity(usize::try_from(size.min(LIMIT)).unwrap_or_default() + 1);
     file.take(LIMIT + 1).read_to_end(&mut bytes).map_err(|e| FileError::new("read", path, &e))?;
     if bytes.len() as u64 > LIMIT {
         return Err(FileError(format!("{}: larger than {} MiB", path.display(), LIMIT >> 20)));
@@ -88,7 +89,7 @@ pub fn write(path: &Path, text: &str) -> Result<(), FileError> {
             replace(&target, text, Some(&old))
         }
         // A device or a link to nothing cannot be replaced without being lost.
-        Ok(_) => refuse_special(path).and_then(|()| write_in_place(path, text)),
+        Ok(_) => refuse_special(path).and_then(|_| write_in_place(path, text)),
         Err(_) if path.is_symlink() => write_in_place(path, text),
         Err(_) => replace(path, text, None),
     }
