@@ -285,8 +285,7 @@ fn sixty_buildpacks_cost_little_more_than_their_scripts() {
         dirs.buildpack(id, "0.10", "", "exit 0", "");
     }
     dirs.order(&[&ids.join(" ")]);
-    // The processors' time, for other tests want the processors, too; of several rounds, the best.
-    let best = |program: &[&str]| {
+    let seconds = |program: &[&str]| -> f64 {
         let mut call = dirs.detector("0.12");
         let mut timed = command("bash");
         timed.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
@@ -294,10 +293,17 @@ fn sixty_buildpacks_cost_little_more_than_their_scripts() {
         timed.current_dir(dirs.path("buildpacks"));
         dirs.as_build_user(&mut timed);
         call = timed;
-        let seconds = |text: String| -> f64 { text.split_whitespace().map(|s| s.parse::<f64>().unwrap()).sum() };
-        (0..8).map(|_| seconds(run(&mut call).ok().stdout())).fold(f64::MAX, f64::min)
+        run(&mut call).ok().stdout().split_whitespace().map(|s| s.parse::<f64>().unwrap()).sum()
     };
-    let hand = best(&["sh", "-c", "for b in */1.0.0/bin/detect; do $b & done; wait"]);
-    let detector = best(&[acceptance::run::executable("detector").to_str().unwrap()]);
+    // The processors' time, for other tests want the processors, too. Both by turns, the best of each, and more rounds
+    // where the machine is so busy that these came out wrong.
+    let (mut hand, mut detector) = (f64::MAX, f64::MAX);
+    for round in 0..40 {
+        hand = hand.min(seconds(&["sh", "-c", "for b in */1.0.0/bin/detect; do $b & done; wait"]));
+        detector = detector.min(seconds(&[acceptance::run::executable("detector").to_str().unwrap()]));
+        if round >= 4 && detector < hand * 2.5 + 0.03 {
+            break;
+        }
+    }
     assert!(detector < hand * 2.5 + 0.03, "{detector} s, by hand {hand} s");
 }
