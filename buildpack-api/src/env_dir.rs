@@ -112,6 +112,7 @@ fn read_regular(dir: BorrowedFd, name: &CStr, path: impl Fn() -> PathBuf) -> io:
         match file.read(&mut chunk) {
             Ok(read) => {
                 value.extend_from_slice(chunk.get(..read).unwrap_or_default());
+                check_size(value.len(), &path)?;
                 // A regular file gives less than it is asked for only at its end: one call for most files.
                 if read < chunk.len() {
                     return Ok(Content::File(OsString::from_vec(value)));
@@ -120,7 +121,6 @@ fn read_regular(dir: BorrowedFd, name: &CStr, path: impl Fn() -> PathBuf) -> io:
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(naming("read", &path(), &error)),
         }
-        check_size(value.len(), &path)?;
     }
 }
 
