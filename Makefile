@@ -4,8 +4,10 @@
 # acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
 # demo       from source code to a running container
 # bench      start-up, builds and their parts, memory, sizes; PEER=DIR sets another lifecycle beside ours
-# fuzz       what nobody would write, to everything that reads what others wrote: make fuzz [SECONDS=10] [TARGETS=...]
-# package    the tgz that platforms take, with its checksum
+# fuzz       what nobody would write, to everything that reads what others wrote: make fuzz [SECONDS=10] [SEED=1] [TARGETS=...]
+# package    for each architecture the tgz that platforms take, and the lifecycle image: make package [ARCHES="amd64 arm64"]
+# package-test  tests the packages that were made; those of other architectures with qemu
+# package-check builds the packages twice, in two places, and compares them: make package-check [ARCHES=...] [PARTS=launcher]
 # clean      removes out and target
 
 MACHINE := $(shell uname -m)
@@ -23,7 +25,9 @@ PHASES := $(sort $(basename $(notdir $(wildcard cmd/src/bin/*.rs))) $(patsubst c
 # The launcher goes into every app image, so it has a profile of its own that favours size, if Cargo.toml names one.
 LAUNCHER_PROFILE := $(if $(shell grep -F '[profile.launcher]' Cargo.toml),launcher,release)
 
-.PHONY: build test lint acceptance demo bench fuzz package clean tools
+ARCHES ?= amd64 arm64 ppc64le s390x
+
+.PHONY: build test lint acceptance demo bench fuzz package package-test package-check clean tools
 
 tools:
 	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools)
@@ -52,10 +56,17 @@ bench: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE) $(PEER)
 
 fuzz: tools
-	make/fuzz.sh $(or $(SECONDS),10) $(TARGETS)
+	SEED=$(SEED) make/fuzz.sh $(or $(SECONDS),10) $(TARGETS)
 
-package: build
-	/usr/bin/python3 make/package.py $(OUT)/lifecycle out $(MACHINE)
+package: tools
+	PARTS="$(PARTS)" make/package.sh $(ARCHES)
+
+package-test:
+	make/need.sh qemu-aarch64-static=qemu-user-static || true
+	/usr/bin/python3 make/package_test.py out
+
+package-check: tools
+	PARTS="$(PARTS)" make/package_check.sh $(ARCHES)
 
 clean:
 	rm -rf out

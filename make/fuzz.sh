@@ -2,7 +2,7 @@
 # Throws what nobody would write at everything that reads what others wrote: fuzz.sh [SECONDS-FOR-EACH [TARGET...]]
 #
 # Coverage is a pass of the compiler's own and libFuzzer comes as a crate, so neither nightly nor cargo-fuzz is needed.
-# What is found stays in fuzz/artifacts; what was learnt in fuzz/corpus. Without a C++ compiler it says so and passes.
+# With SEED=1 every run tries the same, as far as its time goes. What is found stays in fuzz/artifacts; what was learnt in fuzz/corpus. Without a C++ compiler it says so and passes.
 set -uo pipefail
 cd "$(dirname "$0")/../fuzz"
 
@@ -30,7 +30,8 @@ passed=0 failed=0
 for name in "${targets[@]}"; do
   mkdir -p "corpus/$name" "artifacts/$name"
   log=$(mktemp)
-  options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -dict=dictionary -print_final_stats=1)
+  options=(-max_total_time="$seconds" -timeout=10 -rss_limit_mb=2048 -dict=dictionary -print_final_stats=1
+    ${SEED:+-seed="$SEED"})
   if "$CARGO_TARGET_DIR/$target/release/$name" "${options[@]}" -artifact_prefix="artifacts/$name/" \
     "corpus/$name" "seeds/$name" >"$log" 2>&1; then
     passed=$((passed + 1))

@@ -67,6 +67,10 @@ fn header(entry: &mut Source<'_>) -> io::Result<Vec<u8>> {
     };
     let name = entry.path_bytes().into_owned();
     let link = entry.link_name_bytes().map(std::borrow::Cow::into_owned).unwrap_or_default();
+    // No path of a file system has one, and no reader takes a tar that says so.
+    if name.contains(&0) || link.contains(&0) {
+        return Err(io::Error::other(format!("entry {:?}: a zero byte in its name", String::from_utf8_lossy(&name))));
+    }
     let raw = entry.header();
     let kind = match raw.entry_type().as_byte() {
         // A sparse file comes out in full, and "contiguous" means nothing to a file system.
@@ -132,8 +136,12 @@ mod tests {
         header.set_cksum();
         let mut tar = tar::Builder::new(Vec::new());
         tar.append(header, content)?;
+        taken_over_tar(&tar.into_inner()?)
+    }
+
+    fn taken_over_tar(tar: &[u8]) -> io::Result<Vec<u8>> {
         let path = tempfile::NamedTempFile::new()?;
-        std::fs::write(&path, tar.into_inner()?)?;
+        std::fs::write(&path, tar)?;
         let mut out = Vec::new();
         let mut sink = WriterSink::new(&mut out);
         let mut stream = TarStream::new(&mut sink);
@@ -159,6 +167,23 @@ mod tests {
             header.set_entry_type(EntryType::new(kind));
             let error = taken_over(&mut header, b"a long name").unwrap_err();
             assert!(error.to_string().contains("unknown file type in tar"), "{error}");
+        }
+    }
+
+    /// Found by fuzzing: a name that the next reader would not take.
+    #[test]
+    fn names_hold_no_zero_byte() {
+        for record in [("path", &b"a\0b"[..]), ("linkpath", b"\0")] {
+            let mut tar = tar::Builder::new(Vec::new());
+            tar.append_pax_extensions([record]).unwrap();
+            let mut header = Header::new_ustar();
+            header.set_path("name").unwrap();
+            header.set_mode(0o644);
+            header.set_size(0);
+            header.set_cksum();
+            tar.append(&header, &b""[..]).unwrap();
+            let error = taken_over_tar(&tar.into_inner().unwrap()).unwrap_err();
+            assert!(error.to_string().contains("a zero byte in its name"), "{error}");
         }
     }
 }
