@@ -2,7 +2,8 @@
 # Throws what nobody would write at everything that reads what others wrote: fuzz.sh [SECONDS-FOR-EACH [TARGET...]]
 #
 # Coverage is a pass of the compiler's own and libFuzzer comes as a crate, so neither nightly nor cargo-fuzz is needed.
-# With SEED=1 every run tries the same, as far as its time goes. What is found stays in fuzz/artifacts; what was learnt in fuzz/corpus. Without a C++ compiler it says so and passes.
+# With SEED=1 every run tries the same, as far as its time goes. What is found stays in fuzz/artifacts; what was learnt in
+# fuzz/corpus. Without a C++ compiler it says so and passes.
 set -uo pipefail
 cd "$(dirname "$0")/../fuzz"
 
