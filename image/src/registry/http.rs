@@ -9,13 +9,13 @@ use std::{
 };
 
 use ureq::{
-    Agent, Proxy, SendBody,
+    Agent, Proxy, ProxyProtocol, SendBody,
     http::{self, HeaderMap, Method, StatusCode, Uri, header},
     tls::{Certificate, RootCerts, TlsConfig},
 };
 
 use super::{
-    Settings, lock, trust,
+    Settings, absolute, issuer, lock, trust,
     url::{bare_host, resolve, shown},
 };
 use crate::Error;
@@ -25,7 +25,7 @@ const MAX_ERROR_BODY: u64 = 64 << 10;
 
 /// The connections of one run.
 pub(super) struct Http {
-    agents: Mutex<HashMap<AgentKey, Agent>>,
+    agents: Mutex<HashMap<AgentKey, Connections>>,
     authorities: OnceLock<Vec<Certificate<'static>>>,
 }
 
@@ -36,6 +36,14 @@ struct AgentKey {
     insecure: bool,
     proxy: Option<String>,
     authority: Option<String>,
+}
+
+/// Connections of one kind.
+#[derive(Clone)]
+struct Connections {
+    agent: Agent,
+    /// What each request has to tell the proxy of its user; in a tunnel's requests, nothing.
+    user: Option<String>,
 }
 
 /// What to send.
@@ -120,10 +128,13 @@ impl Http {
     /// Sends one request and waits for the head of its answer; redirects are answers too.
     pub(super) fn run(&self, settings: &Settings, request: &Request<'_>, body: Body<'_>) -> Attempt<Answer> {
         let Request { method, url, .. } = request;
-        let agent = self.agent(settings, request)?;
+        let Connections { agent, user } = self.connections(settings, request)?;
         let mut builder = http::Request::builder().method(method).uri(*url);
         for (name, value) in request.headers {
             builder = builder.header(*name, *value);
+        }
+        if let Some(user) = &user {
+            builder = builder.header(header::PROXY_AUTHORIZATION, user);
         }
         let mut bytes: &[u8] = &[];
         let mut source = Source { content: None, error: None };
@@ -153,7 +164,7 @@ impl Http {
         if let Some(error) = source.error {
             return Err(Failure::lasting(content_error(error)));
         }
-        let answer = answer.map_err(|e| transport_failure(settings, request, &e))?;
+        let answer = answer.map_err(|e| transport_failure(settings, request, &e, &agent))?;
         let (head, body) = answer.into_parts();
         Ok(Answer {
             method: method.clone(),
@@ -164,7 +175,7 @@ impl Http {
         })
     }
 
-    fn agent(&self, settings: &Settings, request: &Request<'_>) -> Attempt<Agent> {
+    fn connections(&self, settings: &Settings, request: &Request<'_>) -> Attempt<Connections> {
         let url = request.url;
         let https = url.scheme_str() == Some("https");
         let authority = url.authority().map(ToString::to_string).unwrap_or_default();
@@ -175,8 +186,8 @@ impl Http {
             proxy: settings.proxies.for_url(url),
             authority: (!own.is_empty()).then_some(authority),
         };
-        if let Some(agent) = lock(&self.agents).get(&key) {
-            return Ok(agent.clone());
+        if let Some(connections) = lock(&self.agents).get(&key) {
+            return Ok(connections.clone());
         }
         let proxy = match &key.proxy {
             Some(proxy) => Some(Proxy::new(proxy).map_err(|_| {
@@ -195,21 +206,33 @@ impl Http {
             .disable_verification(request.insecure)
             .root_certs(RootCerts::Specific(Arc::new(roots)))
             .build();
-        let agent: Agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .proxy(proxy)
-            .tls_config(tls)
-            .user_agent(settings.user_agent.clone())
-            .timeout_connect(Some(settings.connect_timeout))
-            .timeout_per_read(Some(settings.idle_timeout))
-            .timeout_per_write(Some(settings.idle_timeout))
-            .max_idle_connections_per_host(16)
-            .max_idle_connections(32)
-            .build()
-            .into();
-        Ok(lock(&self.agents).entry(key).or_insert(agent).clone())
+        let connections = connections(settings, tls, proxy, https);
+        Ok(lock(&self.agents).entry(key).or_insert(connections).clone())
+    }
+}
+
+/// Where plain HTTP goes through a plain proxy, the proxy is who answers; else it makes a tunnel.
+fn connections(settings: &Settings, tls: TlsConfig, proxy: Option<Proxy>, https: bool) -> Connections {
+    let (tunnel, answers) = match proxy {
+        Some(proxy) if !https && proxy.protocol() == ProxyProtocol::Http => (None, Some(proxy)),
+        other => (other, None),
+    };
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(tunnel)
+        .tls_config(tls)
+        .user_agent(settings.user_agent.clone())
+        .timeout_connect(Some(settings.connect_timeout))
+        .timeout_per_read(Some(settings.idle_timeout))
+        .timeout_per_write(Some(settings.idle_timeout))
+        .max_idle_connections_per_host(16)
+        .max_idle_connections(32)
+        .build();
+    match answers {
+        Some(proxy) => Connections { agent: absolute::agent(config, &proxy), user: absolute::authorization(&proxy) },
+        None => Connections { agent: config.into(), user: None },
     }
 }
 
@@ -253,7 +276,7 @@ pub(super) fn content_error(error: io::Error) -> Error {
     }
 }
 
-fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Failure {
+fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error, agent: &Agent) -> Failure {
     let text = match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => {
             format!("no connection within {:?}", settings.connect_timeout)
@@ -266,7 +289,7 @@ fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::E
             };
             format!("nothing was received or could be sent for {limit:?}")
         }
-        ureq::Error::Io(e) => io_text(request, e),
+        ureq::Error::Io(e) => io_text(request, e, agent),
         other => other.to_string(),
     };
     let (temporary, refused) = match error {
@@ -274,17 +297,20 @@ fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::E
         ureq::Error::Io(e) => (is_temporary(e), e.kind() == io::ErrorKind::ConnectionRefused),
         _ => (false, false),
     };
-    let error = Error::Remote(format!("{} {}: {text}", request.method, shown(request.url)));
-    Failure { temporary, refused, ..Failure::lasting(error) }
+    let way = settings.proxies.name_for(request.url).map(|proxy| format!(", through the proxy {proxy}"));
+    let text = format!("{} {}{}: {text}", request.method, shown(request.url), way.unwrap_or_default());
+    Failure { temporary, refused, ..Failure::lasting(Error::Remote(text)) }
 }
 
-fn io_text(request: &Request<'_>, error: &io::Error) -> String {
+fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
     let text = error.to_string();
     if text.contains("UnknownIssuer") {
         let host = bare_host(request.url);
+        let issuer = issuer::of_server(agent.config().clone(), request.url);
+        let signed = issuer.map_or_else(|| "an unknown authority".to_string(), |name| format!("'{name}'"));
         return format!(
-            "{text}: the authority that signed the certificate of {host} is not trusted; give its certificate by \
-             SSL_CERT_FILE or SSL_CERT_DIR"
+            "{text}: the certificate of {host} is signed by {signed}, which is not trusted; give the authority's \
+             certificate by SSL_CERT_FILE or SSL_CERT_DIR"
         );
     }
     match error.kind() {

@@ -11,10 +11,12 @@ use ureq::http::Method;
 
 use crate::{Blob, Digest, Error, Keychain, Reference, Result};
 
+mod absolute;
 mod auth;
 mod download;
 mod find;
 mod http;
+mod issuer;
 mod manifest;
 mod proxy;
 mod raw;

@@ -53,6 +53,14 @@ impl Proxies {
     }
 }
 
+impl Proxies {
+    /// Host and port of the proxy, as errors name it.
+    pub(super) fn name_for(&self, url: &Uri) -> Option<String> {
+        let proxy: Uri = self.for_url(url)?.parse().ok()?;
+        proxy.authority().map(|a| a.as_str().rsplit('@').next().unwrap_or_default().to_string())
+    }
+}
+
 /// Whether one entry of `NO_PROXY` names this host.
 fn excepts(entry: &str, host: &str, ip: Option<IpAddr>, port: u16) -> bool {
     if entry == "*" {
@@ -124,6 +132,7 @@ mod tests {
         ] {
             assert_eq!(p.for_url(&url.parse().unwrap()).as_deref(), expected, "{url}");
         }
+        assert_eq!(p.name_for(&"https://a.example".parse().unwrap()).as_deref(), Some("tls.proxy:3129"));
         assert!(!format!("{p:?}").contains("pw"));
     }
 
