@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""Packs the executables as platforms take them: lifecycle.toml, lifecycle/*, and a checksum beside the tgz.
+"""Packs OUT/package/linux-ARCH/lifecycle/* as platforms take them, for each ARCH: as a tgz and as an image.
 
-usage: package.py LIFECYCLE_DIRECTORY OUT_DIRECTORY MACHINE
+usage: package.py OUT ROOT ARCH...
 
-Two runs over the same executables write the same bytes: names sorted, owner 0:0 without names, one time for all.
+OUT/lifecycle-v<version>+linux.<machine>.tgz has lifecycle.toml and lifecycle/*, and a checksum beside it; `image.py` tells
+of the image. ROOT is a Debian root with ca-certificates, for the image. Two runs over the same files write the same bytes:
+names sorted, owner 0:0 without names, one time for all.
 """
 
 import gzip
@@ -15,8 +17,12 @@ import sys
 import tarfile
 import tomllib
 
+import image
+
 MTIME = 315532801  # 1980-01-01T00:00:01Z
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+# As the packages' names have it, where that is not Go's name.
+MACHINES = {"amd64": "x86-64"}
 SBOM_FORMATS = ["application/vnd.cyclonedx+json", "application/spdx+json", "application/vnd.syft+json"]
 
 
@@ -27,8 +33,16 @@ def supported(crate, enum):
     return [f"{major}.{minor}" for major, minor in re.findall(r"^\s*V(\d+)_(\d+)", body, re.M)]
 
 
+def apis():
+    """What lifecycle.toml and the image's label say alike."""
+    return {
+        "buildpack": {"deprecated": [], "supported": supported("buildpack-api", "BuildpackApi")},
+        "platform": {"deprecated": [], "supported": supported("platform-api", "PlatformApi")},
+    }
+
+
 def descriptor(version):
-    buildpack, platform = supported("buildpack-api", "BuildpackApi"), supported("platform-api", "PlatformApi")
+    buildpack, platform = apis()["buildpack"]["supported"], apis()["platform"]["supported"]
 
     def words(values):
         return "[" + ", ".join(f'"{value}"' for value in values) + "]"
@@ -55,40 +69,71 @@ sbom-formats = {words(SBOM_FORMATS)}
 """
 
 
-def archive(files):
-    """A gzipped tar of {name: (mode, bytes or None for a directory)}."""
+def tarball(files):
+    """A tar of {name: (mode, bytes or None for a directory)}."""
     out = io.BytesIO()
-    with gzip.GzipFile(fileobj=out, mode="wb", compresslevel=9, mtime=0, filename="") as compressed:
-        with tarfile.open(fileobj=compressed, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for name, (mode, data) in files.items():
-                member = tarfile.TarInfo(name)
-                member.mode, member.mtime = mode, MTIME
-                if data is None:
-                    member.type = tarfile.DIRTYPE
-                    tar.addfile(member)
-                else:
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for name, (mode, data) in files.items():
+            member = tarfile.TarInfo(name)
+            member.mode, member.mtime = mode, MTIME
+            if data is None:
+                member.type = tarfile.DIRTYPE
+                tar.addfile(member)
+            else:
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
     return out.getvalue()
 
 
-def main(lifecycle, out, machine):
-    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
-    machine = {"x86_64": "x86-64", "aarch64": "arm64"}.get(machine, machine)
-    files = {"lifecycle.toml": (0o644, descriptor(version).encode()), "lifecycle": (0o755, None)}
-    for path in sorted(pathlib.Path(lifecycle).iterdir()):
-        files[f"lifecycle/{path.name}"] = (0o644 if path.suffix == ".json" else 0o755, path.read_bytes())
+def compressed(data):
+    return gzip.compress(data, compresslevel=9, mtime=0)
 
-    package = pathlib.Path(out) / f"lifecycle-v{version}+linux.{machine}.tgz"
-    data = archive(files)
+
+def contents(version, lifecycle):
+    files = {"lifecycle.toml": (0o644, descriptor(version).encode()), "lifecycle": (0o755, None)}
+    for path in sorted(lifecycle.iterdir()):
+        files[f"lifecycle/{path.name}"] = (0o644 if path.suffix == ".json" else 0o755, path.read_bytes())
+    return files
+
+
+def write_package(out, name, files):
+    data = compressed(tarball(files))
+    package = out / name
     package.write_bytes(data)
-    digest = hashlib.sha256(data).hexdigest()
     # The path first, then the digest: as the packages of this kind have it.
-    pathlib.Path(f"{package}.sha256").write_text(f"{package}  {digest}\n")
+    digest = hashlib.sha256(data).hexdigest()
+    (out / f"{name}.sha256").write_text(f"{name}  {digest}\n")
     print(f"{package}  {len(data):,} bytes  sha256:{digest}")
 
 
+def certificates(root):
+    """What an image without a distribution lacks: authorities to trust, names of users, a place for temporary files."""
+    return {
+        "etc": (0o755, None),
+        "etc/group": (0o644, b"root:x:0:\nnobody:x:65534:\n"),
+        "etc/passwd": (0o644, b"root:x:0:0:root:/root:/sbin/nologin\nnobody:x:65534:65534:nobody:/nonexistent:/sbin/nologin\n"),
+        "etc/ssl": (0o755, None),
+        "etc/ssl/certs": (0o755, None),
+        "etc/ssl/certs/ca-certificates.crt": (0o644, (root / "etc/ssl/certs/ca-certificates.crt").read_bytes()),
+        "tmp": (0o1777, None),
+    }
+
+
+def main(out, root, arches):
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["workspace"]["package"]["version"]
+    layers = {}
+    for arch in arches:
+        files = contents(version, out / "package" / f"linux-{arch}" / "lifecycle")
+        write_package(out, f"lifecycle-v{version}+linux.{MACHINES.get(arch, arch)}.tgz", files)
+        # The lifecycle comes last: there kpack looks for it.
+        in_image = {"cnb": (0o755, None)} | {f"cnb/{name}": file for name, file in files.items()}
+        layers[arch] = [compressed(tarball(certificates(root))), compressed(tarball(in_image))]
+    layout = out / "lifecycle-image"
+    digest = image.write_lifecycle_image(layout, version, apis(), layers)
+    print(f"{layout}  {digest}")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) < 4:
         sys.exit(__doc__)
-    main(*sys.argv[1:])
+    main(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3:])

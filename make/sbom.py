@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Writes the software bills of materials of the lifecycle and of the launcher, in the three formats of the spec.
 
-usage: sbom.py TARGET DIRECTORY
+usage: sbom.py TARGET DIRECTORY [PURL...]
 
-The parts are the crates that are linked in, as cargo resolved them for TARGET; the same input gives the same bytes.
+The parts are the crates that are linked in, as cargo resolved them for TARGET, and those of the package URLs: what else is
+in a static executable, such as its libc. The same input gives the same bytes.
 """
 
 import hashlib
@@ -12,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tomllib
+import urllib.parse
 
 
 def linked(crate, target):
@@ -26,12 +28,19 @@ def linked(crate, target):
         # A path in brackets: a crate of this workspace.
         if not where:
             found[name, version] = {
-                "name": name, "version": version.removeprefix("v"), "license": licence.replace("/", " OR "), "repository": repository}
+                "name": name, "version": version.removeprefix("v"), "license": licence.replace("/", " OR "), "repository": repository,
+                "purl": f"pkg:cargo/{name}@{version.removeprefix('v')}", "type": "rust-crate", "language": "rust"}
     return [found[key] for key in sorted(found)]
 
 
+def of_debian(url):
+    """A package of Debian's; its licences are in the package itself."""
+    name, version = url.partition("?")[0].rpartition("/")[2].split("@")
+    return {"name": name, "version": urllib.parse.unquote(version), "license": "", "repository": "", "purl": url, "type": "deb", "language": ""}
+
+
 def purl(package):
-    return f"pkg:cargo/{package['name']}@{package['version']}"
+    return package["purl"]
 
 
 def cyclonedx(name, version, used):
@@ -75,7 +84,7 @@ def syft(name, version, used):
     return {
         "artifacts": [
             {"id": hashlib.sha256(purl(p).encode()).hexdigest()[:16], "name": p["name"], "version": p["version"],
-             "type": "rust-crate", "foundBy": "make/sbom.py", "locations": [], "language": "rust", "cpes": [], "purl": purl(p),
+             "type": p["type"], "foundBy": "make/sbom.py", "locations": [], "language": p["language"], "cpes": [], "purl": purl(p),
              "licenses": [{"value": p["license"], "spdxExpression": p["license"], "type": "declared"}] if p["license"] else []}
             for p in used
         ],
@@ -87,17 +96,17 @@ def syft(name, version, used):
     }
 
 
-def main(target, directory):
+def main(target, directory, *others):
     root = pathlib.Path(__file__).resolve().parent.parent
     version = tomllib.loads((root / "Cargo.toml").read_text())["workspace"]["package"]["version"]
     for crate, name in (("cmd", "lifecycle"), ("launcher", "launcher")):
-        used = linked(crate, target)
+        used = linked(crate, target) + [of_debian(url) for url in others]
         for suffix, write in (("cdx", cyclonedx), ("spdx", spdx), ("syft", syft)):
             path = pathlib.Path(directory) / f"{name}.sbom.{suffix}.json"
             path.write_text(json.dumps(write(name, version, used), indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
     main(*sys.argv[1:])
