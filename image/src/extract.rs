@@ -25,6 +25,8 @@ use tar::{Archive, Entry, EntryType};
 use crate::{Error, Result};
 
 const ALL: Mode = Mode::from_bits_truncate(0o777);
+/// Bytes written at a time: file systems that keep large pages make one of each call.
+const COPY_SIZE: usize = 512 << 10;
 
 /// Unpacks below `root` (`/` in production); names in the tar may be absolute or relative. `within`: absolute paths as
 /// the tar has them; only entries under these directories (or their parents) may be written; anything else is an error.
@@ -112,7 +114,7 @@ impl<'a> Target<'a> {
             open: Vec::new(),
             made: HashMap::new(),
             umask: umask(),
-            buffer: vec![0; 128 << 10],
+            buffer: vec![0; COPY_SIZE],
         })
     }
 

@@ -12,10 +12,10 @@ use std::{
 use image::Digest;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes read and hashed at a time: two such blocks fit a core's own cache.
-const BLOCK: usize = 256 << 10;
+/// Bytes read and hashed at a time: as many as are written at a time, and two such blocks fit a core's own cache.
+const BLOCK: usize = 512 << 10;
 /// Blocks in all: one that is read from, one that is hashed, and what evens the two out.
-const BLOCKS: usize = 4;
+const BLOCKS: usize = 3;
 
 /// Passes bytes on, while a thread of its own hashes them.
 pub(crate) struct Hashing<R> {

@@ -81,7 +81,16 @@ fn datetimes_as_strings(json: &str) -> String {
 
 /// Reads a label's value. Go writes `null` for what is not there; for us that is a missing key.
 fn from_json<T: DeserializeOwned>(text: &str) -> serde_json::Result<T> {
-    serde_json::from_value(without_nulls(serde_json::from_str(text)?))
+    from_value(without_nulls(serde_json::from_str(text)?))
+}
+
+/// serde also makes a struct of an array, of which Go wants nothing to know.
+fn from_value<T: DeserializeOwned>(value: Value) -> serde_json::Result<T> {
+    let takes_objects = || serde_json::from_value::<T>(Value::Object(serde_json::Map::new())).is_ok();
+    if value.is_array() && takes_objects() {
+        return Err(serde::de::Error::custom("an array in the place of an object"));
+    }
+    serde_json::from_value(value)
 }
 
 fn without_nulls(value: Value) -> Value {
@@ -110,7 +119,7 @@ pub fn layers_metadata(config: &Config) -> anyhow::Result<LayersMetadata> {
             label.remove("app");
         }
     }
-    serde_json::from_value(value).with_context(name)
+    from_value(value).with_context(name)
 }
 
 fn is_list_of_layers(app: &Value) -> bool {
@@ -206,7 +215,9 @@ mod tests {
     fn a_missing_label_is_empty_and_a_broken_one_an_error() {
         assert_eq!(layers_metadata(&Config::default()).unwrap(), LayersMetadata::default());
         assert_eq!(layers_metadata(&config("")).unwrap(), LayersMetadata::default());
-        assert!(layers_metadata(&config("{")).is_err());
+        for broken in ["{", "[]", "[[],[]]", "7"] {
+            assert!(layers_metadata(&config(broken)).is_err(), "{broken}");
+        }
         assert_eq!(cache_metadata("not json"), CacheMetadata::default());
     }
 }

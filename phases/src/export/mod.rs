@@ -74,7 +74,8 @@ pub fn export(
     };
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
     let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);
-    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache, on_event)?;
+    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache, on_event)
+        .map_err(|error| naming_images(error, &i.output_images))?;
     let layers_made: Vec<Digest> = made.iter().map(|layer| layer.layer.diff_id.clone()).collect();
 
     let mut label = layers_metadata(i, &dir, &made, &sources.base);
@@ -184,6 +185,16 @@ struct Made {
 /// Where layouts are extended the reference does nothing, and so do we.
 fn extended_run_image(i: &ExporterInputs, wanted: bool) -> anyhow::Result<Option<Extended>> {
     wanted.then(|| Extended::read(&i.extended.join("run"))).transpose()
+}
+
+/// What a registry refuses is said with the names that are without an image now.
+fn naming_images(error: anyhow::Error, names: &[String]) -> anyhow::Error {
+    match error.downcast_ref() {
+        Some(image::Error::Remote(_) | image::Error::Unauthorized(_)) => {
+            error.context(format!("failed to write image to the following tags: {}", names.join(", ")))
+        }
+        _ => error,
+    }
 }
 
 /// Runs the pipeline. Where the cache is what fails, the app image is made without it.
