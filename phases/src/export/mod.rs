@@ -6,6 +6,7 @@
 mod cached;
 mod config;
 mod extended;
+mod glob;
 mod layers;
 mod lifecycle_sboms;
 pub(crate) mod save;
