@@ -104,7 +104,8 @@ def check_launcher(arch, lifecycle, _version):
         for path, text in {
             "layers/config/metadata.toml":
                 '[[buildpacks]]\nid = "a/b"\nversion = "1"\napi = "0.12"\n'
-                '[[processes]]\ntype = "web"\ncommand = ["/bin/sh", "-c", "echo $WORD $0"]\nargs = ["end"]\n',
+                '[[processes]]\ntype = "web"\ncommand = ["/bin/sh", "-c", "echo $WORD $0"]\nargs = ["end"]\n'
+                'direct = true\nbuildpack-id = "a/b"\n',
             "layers/a_b/layer/env.launch/WORD": "said",
             "app/main.txt": "",
         }.items():
@@ -137,19 +138,20 @@ def check_build(arch, lifecycle, version):
             (world / path).parent.mkdir(parents=True, exist_ok=True)
             (world / path).write_text(text)
             (world / path).chmod(0o755 if "/bin/" in path else 0o644)
-        for path in ("layers", "platform/env", "extensions", "layout/packages.test/run"):
+        for path in ("layers", "platform/env", "layout/packages.test/run"):
             (world / path).mkdir(parents=True)
         base = image.Layout(world / "layout/packages.test/run/latest")
         base.finish(base.put_image(arch, {"Env": [image.PATH]}, [package.compressed(package.tarball({"etc/base": (0o644, b"run\n")}))]))
         for path in (world, *world.rglob("*")):
             os.chown(path, NOBODY, NOBODY)
         flags = {"app": "app", "layers": "layers", "platform": "platform", "buildpacks": "buildpacks", "order": "order.toml",
-                 "extensions": "extensions", "run": "run.toml", "layout-dir": "layout", "report": "layers/report.toml"}
+                 "run": "run.toml", "layout-dir": "layout", "report": "layers/report.toml"}
         call = runner(arch) + [lifecycle / "creator", "-layout", "-uid", str(NOBODY), "-gid", str(NOBODY),
                                "-launcher", lifecycle / "launcher", "-launcher-sbom", lifecycle]
         for flag, path in flags.items():
             call += [f"-{flag}", world / path]
-        run(call + ["packages.test/app"], {"CNB_PLATFORM_API": "0.15", "CNB_EXPERIMENTAL_MODE": "warn", "PATH": os.environ["PATH"]})
+        run(call + ["packages.test/app"], {"CNB_PLATFORM_API": "0.15", "CNB_EXPERIMENTAL_MODE": "warn", "CNB_EXTENSIONS_DIR": f"{name}/none",
+                                          "PATH": os.environ["PATH"]})
         start_app(arch, world, version)
     return None
 
@@ -168,7 +170,10 @@ def start_app(arch, world, version):
     root = world / "root"
     for layer in manifest["layers"]:
         with tarfile.open(fileobj=io.BytesIO(gzip.decompress(blob(layer)))) as tar:
-            tar.extractall(root)
+            for member in tar:
+                # Names in layers begin with a slash, which tarfile would follow.
+                member.name = member.name.lstrip("/")
+                tar.extract(member, root)
     env = dict(variable.split("=", 1) for variable in config["config"]["Env"])
     inside = {name: f"{root}{env[name]}" for name in ("CNB_LAYERS_DIR", "CNB_APP_DIR")}
     said = run(runner(arch) + [root / "cnb/lifecycle/launcher", "/bin/sh", "-c", 'echo "$GREETING" $(cat main.txt)'], env | inside)
