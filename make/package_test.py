@@ -24,7 +24,8 @@ import image
 import package
 
 NOBODY = 65534
-# Name in ELF's e_machine, name of qemu's emulator, name that the kernel has for the machine.
+PT_INTERP, SHT_SYMTAB = 3, 2
+# ELF's e_machine, and the name that the kernel and qemu have for the machine.
 ARCHES = {
     "amd64": (62, "x86_64"),
     "arm64": (183, "aarch64"),
@@ -74,12 +75,11 @@ def check_files(arch, lifecycle, _version):
             continue
         order = ">" if data[5] == 2 else "<"
         assert struct.unpack_from(f"{order}H", data, 18)[0] == ARCHES[arch][0], f"{path}: another machine's"
-        headers, size, count = struct.unpack_from(f"{order}Q14xHH", data, 32)
-        kinds = [struct.unpack_from(f"{order}I", data, headers + number * size)[0] for number in range(count)]
-        assert 3 not in kinds, f"{path} asks for an interpreter"
-        sections, size, count = struct.unpack_from(f"{order}Q10xHH", data, 40)[0], *struct.unpack_from(f"{order}HH", data, 58)
-        types = [struct.unpack_from(f"{order}I", data, sections + number * size + 4)[0] for number in range(count)]
-        assert 2 not in types, f"{path} is not stripped"
+        segments, sections, _, _, segment, of_segments, section, of_sections = struct.unpack_from(f"{order}QQIHHHHH", data, 32)
+        kinds = [struct.unpack_from(f"{order}I", data, segments + number * segment)[0] for number in range(of_segments)]
+        assert PT_INTERP not in kinds, f"{path} asks for an interpreter"
+        kinds = [struct.unpack_from(f"{order}I", data, sections + number * section + 4)[0] for number in range(of_sections)]
+        assert SHT_SYMTAB not in kinds, f"{path} is not stripped"
         for place in (b"/build/", str(package.ROOT).encode() + b"/", b"/usr/src/", b"/.cargo/"):
             assert place not in data, f"{path} holds the path {data[data.index(place) - 40:data.index(place) + 60]}"
     launcher = (lifecycle / "launcher").stat().st_size
