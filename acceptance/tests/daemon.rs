@@ -1,12 +1,16 @@
-//! creator and rebaser with `-daemon`, as root that becomes another user, against the Docker daemon of this machine.
-//! What is made in it is removed again. platform.md "Exporter", "Rebaser"
+//! creator and rebaser with `-daemon`, as root that becomes another user, against the Docker daemon of this machine, or
+//! the one that `DOCKER_HOST` (with `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH`) names. What is made in it is removed
+//! again. platform.md "Exporter", "Rebaser"
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
 
 use std::{
     collections::BTreeSet,
+    ffi::OsString,
     fs,
+    net::{TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
+    thread,
 };
 
 use acceptance::{
@@ -20,7 +24,8 @@ use tempfile::TempDir;
 
 /// Every system has this user; creator asks for its home.
 const NOBODY: u32 = 65534;
-const SOCKET: &str = "/var/run/docker.sock";
+/// Where the daemon is; both Docker's client and the lifecycle read them.
+const WHERE: [&str; 3] = ["DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH"];
 
 /// A layer that is other at each build, and above it one that is made once and then left to the previous image.
 const BUILD: &str = r#"
@@ -45,6 +50,8 @@ fn docker(args: &[&str]) -> String {
 struct World {
     dir: TempDir,
     name: String,
+    /// Where the lifecycle finds the daemon.
+    host: Vec<(&'static str, OsString)>,
 }
 
 impl World {
@@ -59,10 +66,11 @@ impl World {
             return None;
         }
         if !answers() {
-            eprintln!("skipped: no daemon answers at {SOCKET}, or there is no docker command");
+            eprintln!("skipped: no Docker daemon answers, or there is no docker command");
             return None;
         }
-        let world = Self { dir: temp_dir(), name: format!("acceptance-daemon/{}-{name}", std::process::id()) };
+        let host = WHERE.into_iter().filter_map(|name| Some((name, std::env::var_os(name)?))).collect();
+        let world = Self { dir: temp_dir(), name: format!("acceptance-daemon/{}-{name}", std::process::id()), host };
         let launcher = find_executable("launcher").map(|path| path.display().to_string()).unwrap_or_default();
         assert!(!launcher.is_empty(), "the launcher is not built");
         write(
@@ -113,6 +121,7 @@ impl World {
     fn call(&self, name: &str) -> Command {
         let mut call = command(executable(name));
         call.env("CNB_PLATFORM_API", "0.12").args(["-daemon", "-uid", "65534", "-gid", "65534"]);
+        call.envs(self.host.iter().cloned());
         call.args(["-report", &self.text("app/report.toml")]);
         call
     }
@@ -163,8 +172,66 @@ fn check_report(world: &World, names: &[&str]) {
     }
 }
 
+/// The daemon's socket behind TLS, for clients that show a certificate.
+struct Tls {
+    dir: TempDir,
+    proxy: Child,
+    port: u16,
+}
+
+impl Tls {
+    /// `None`, said on stderr, where there is nothing to make it of.
+    fn start() -> Option<Self> {
+        let socket = std::env::var("DOCKER_HOST").unwrap_or_else(|_| "unix:///var/run/docker.sock".to_owned());
+        let (Some(socket), true) = (socket.strip_prefix("unix://"), Command::new("socat").arg("-V").output().is_ok())
+        else {
+            eprintln!("skipped: TLS to the daemon needs its socket and socat");
+            return None;
+        };
+        let dir = temp_dir();
+        let openssl = |arguments: &str| {
+            let output = Command::new("openssl").args(arguments.split(' ')).current_dir(dir.path()).output().unwrap();
+            assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        openssl("req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=authority -keyout ca-key.pem -out ca.pem");
+        for (name, key) in [("server", "server-key.pem"), ("cert", "key.pem")] {
+            openssl(&format!("req -newkey rsa:2048 -nodes -subj /CN={name} -keyout {key} -out {name}.csr"));
+            fs::write(dir.path().join("names"), "subjectAltName=IP:127.0.0.1").unwrap();
+            let sign = "x509 -req -days 2 -CA ca.pem -CAkey ca-key.pem -CAcreateserial -extfile names";
+            openssl(&format!("{sign} -in {name}.csr -out {name}.pem"));
+        }
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let listen = format!("OPENSSL-LISTEN:{port},bind=127.0.0.1,reuseaddr,fork,verify=1");
+        let listen = format!("{listen},cert=server.pem,key=server-key.pem,cafile=ca.pem");
+        let mut proxy = Command::new("socat");
+        proxy.args([&listen, &format!("UNIX-CONNECT:{socket}")]).current_dir(dir.path()).stderr(Stdio::null());
+        let tls = Self { dir, proxy: proxy.spawn().unwrap(), port };
+        while TcpStream::connect(("127.0.0.1", port)).is_err() {
+            thread::yield_now();
+        }
+        Some(tls)
+    }
+
+    fn host(&self) -> Vec<(&'static str, OsString)> {
+        let values = [format!("tcp://127.0.0.1:{}", self.port).into(), "1".into(), self.dir.path().into()];
+        WHERE.into_iter().zip(values).collect()
+    }
+}
+
+impl Drop for Tls {
+    fn drop(&mut self) {
+        let _ = self.proxy.kill();
+        let _ = self.proxy.wait();
+    }
+}
+
 fn builds_and_rebases(name: &str, launch_cache: bool) {
-    let Some(world) = World::new(name) else { return };
+    if let Some(world) = World::new(name) {
+        builds_and_rebases_in(&world, launch_cache);
+    }
+}
+
+fn builds_and_rebases_in(world: &World, launch_cache: bool) {
     let (app, tag) = (world.image("app"), world.image("app:2"));
     let launch = world.text("launch");
     let mut more = vec!["-tag", &*tag];
@@ -172,7 +239,7 @@ fn builds_and_rebases(name: &str, launch_cache: bool) {
         more.extend(["-launch-cache", &launch]);
     }
     world.create(&more, &app).ok().says("Adding layer 'a:once'");
-    check_report(&world, &[&app, &tag]);
+    check_report(world, &[&app, &tag]);
     assert_eq!(world.printed(&app), "made at the first build\nfirst");
     let diff_ids = || docker(&["inspect", "--format", "{{json .RootFS.Layers}}", &app]);
     let first = diff_ids();
@@ -180,7 +247,7 @@ fn builds_and_rebases(name: &str, launch_cache: bool) {
     let again = world.create(&more, &app);
     if launch_cache || !may_differ("the reference needs a second connection to a socket that is root's") {
         again.ok().says("Reusing layer 'a:once'").says("Adding layer 'a:a-new'");
-        check_report(&world, &[&app, &tag]);
+        check_report(world, &[&app, &tag]);
         assert_eq!(world.printed(&app), "made at the first build\nfirst");
         assert_ne!(diff_ids(), first);
     }
@@ -194,7 +261,7 @@ fn builds_and_rebases(name: &str, launch_cache: bool) {
 
     world.import_base("second");
     run(world.call("rebaser").arg(&app)).ok();
-    check_report(&world, &[&app]);
+    check_report(world, &[&app]);
     assert_eq!(world.printed(&app), "made at the first build\nsecond");
     let rebased: Vec<String> = serde_json::from_str(&diff_ids()).unwrap();
     assert_eq!(rebased[1..], layers[1..]);
@@ -209,6 +276,22 @@ fn with_a_launch_cache() {
 #[test]
 fn without_a_launch_cache() {
     builds_and_rebases("plain", false);
+}
+
+/// The daemon is known by its certificate, and knows us by ours.
+#[test]
+fn over_tls() {
+    let Some(mut world) = World::new("tls") else { return };
+    let Some(tls) = Tls::start() else { return };
+    world.host = tls.host();
+    builds_and_rebases_in(&world, true);
+
+    // Another authority's daemon is not believed.
+    let Some(other) = Tls::start() else { return };
+    fs::copy(other.dir.path().join("ca.pem"), tls.dir.path().join("ca.pem")).unwrap();
+    if !may_differ("the reference says so when it first asks the daemon, in the words of its client") {
+        run(world.call("rebaser").arg(world.image("app"))).exits(1).says("failed to initialize docker client");
+    }
 }
 
 /// Before anything else is done.
