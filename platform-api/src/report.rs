@@ -66,7 +66,12 @@ impl Report {
     pub fn to_toml(&self) -> String {
         let image = &self.image;
         let text = to_toml(&ReportKeys {
-            build: self.build.as_ref().map(|build| BuildKeys { bom: bom_keys(&build.bom) }),
+            // An empty table would say that there was something to say.
+            build: self
+                .build
+                .as_ref()
+                .filter(|build| !build.bom.is_empty())
+                .map(|build| BuildKeys { bom: bom_keys(&build.bom) }),
             image: ImageKeys {
                 tags: image.tags.clone(),
                 image_id: image.image_id.clone(),
@@ -118,8 +123,10 @@ mod tests {
     #[test]
     fn what_is_unknown_is_not_written() {
         let image = ImageReport { tags: vec!["a".into()], image_id: Some("abc".into()), ..Default::default() };
-        let text = Report { image, build: None }.to_toml();
-        assert_eq!(text, "[image]\ntags = [\"a\"]\nimage-id = \"abc\"\n");
+        for build in [None, Some(BuildReport::default())] {
+            let text = Report { image: image.clone(), build }.to_toml();
+            assert_eq!(text, "[image]\ntags = [\"a\"]\nimage-id = \"abc\"\n");
+        }
     }
 
     #[test]
