@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     thread,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
@@ -45,6 +46,8 @@ pub struct DetectResult {
     /// The exit status; -1 where it could not run, was killed, or wrote a bad plan.
     pub code: i32,
     pub outcome: DetectOutcome,
+    /// When it was started and how long it ran; `None` where nothing was run.
+    pub time: Option<(SystemTime, Duration)>,
 }
 
 /// Pass, fail, or error.
@@ -150,14 +153,19 @@ fn run_detect(module: Module<'_>, context: &Context) -> Result<(TempPlan, Captur
 }
 
 fn finish_detect(module: Module<'_>, plan: &TempPlan, captured: Captured) -> DetectResult {
+    let time = Some(captured.time());
+    DetectResult { time, ..ended_detect(module, plan, captured) }
+}
+
+fn ended_detect(module: Module<'_>, plan: &TempPlan, captured: Captured) -> DetectResult {
     let (status, output) = match captured.wait() {
         Ok(ended) => ended,
         Err(error) => return result_of(Vec::new(), Err(format!("wait for it: {error}"))),
     };
     match status.code() {
         Some(0) => result_of(output, read_plan(module, &plan.path)),
-        Some(100) => DetectResult { output, code: 100, outcome: DetectOutcome::Fail },
-        Some(code) => DetectResult { output, code, outcome: DetectOutcome::Error(None) },
+        Some(100) => DetectResult { output, code: 100, outcome: DetectOutcome::Fail, time: None },
+        Some(code) => DetectResult { output, code, outcome: DetectOutcome::Error(None), time: None },
         None => result_of(output, Err(status_text(status))),
     }
 }
@@ -186,8 +194,8 @@ fn plan_of(module: Module<'_>, text: Option<&str>) -> Result<BuildPlan, String> 
 
 fn result_of(output: Vec<u8>, plan: Result<BuildPlan, String>) -> DetectResult {
     match plan {
-        Ok(plan) => DetectResult { output, code: 0, outcome: DetectOutcome::Pass(plan) },
-        Err(text) => DetectResult { output, code: -1, outcome: DetectOutcome::Error(Some(text)) },
+        Ok(plan) => DetectResult { output, code: 0, outcome: DetectOutcome::Pass(plan), time: None },
+        Err(text) => DetectResult { output, code: -1, outcome: DetectOutcome::Error(Some(text)), time: None },
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
     io::{self, Read},
     os::fd::AsFd,
     process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use nix::{
@@ -35,6 +35,10 @@ pub(crate) struct Captured {
     kept: Kept,
     /// When to read no more, once the program has exited.
     deadline: Option<Instant>,
+    began: SystemTime,
+    since: Instant,
+    /// Known when all was read.
+    took: Option<Duration>,
 }
 
 impl Captured {
@@ -43,9 +47,28 @@ impl Captured {
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
         let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
         let for_stderr = for_stdout.try_clone()?;
+        let (began, since) = (SystemTime::now(), Instant::now());
         // Our ends for writing go with `command`: while they are open the pipe has no end.
         let child = command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr).spawn()?;
-        Ok(Self { child, output: Some(File::from(output)), kept: Kept::default(), deadline: None })
+        Ok(Self {
+            child,
+            output: Some(File::from(output)),
+            kept: Kept::default(),
+            deadline: None,
+            began,
+            since,
+            took: None,
+        })
+    }
+
+    /// When it was started, and how long it ran: until its output ended.
+    pub(crate) fn time(&self) -> (SystemTime, Duration) {
+        (self.began, self.took.unwrap_or_else(|| self.since.elapsed()))
+    }
+
+    fn end_output(&mut self) {
+        self.output = None;
+        self.took = Some(self.since.elapsed());
     }
 
     /// Waits for its end. Where [`read_all`] did not read its output to the end, what came later is lost.
@@ -56,7 +79,7 @@ impl Captured {
 
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         match self.output.as_mut().map_or(Ok(0), |output| output.read(buffer)) {
-            Ok(0) => self.output = None,
+            Ok(0) => self.end_output(),
             Ok(size) => self.kept.push(buffer.get(..size).unwrap_or_default()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
@@ -68,7 +91,7 @@ impl Captured {
     fn check(&mut self, now: Instant) -> io::Result<()> {
         if let Some(deadline) = self.deadline {
             if deadline <= now {
-                self.output = None;
+                self.end_output();
             }
         } else if self.child.try_wait()?.is_some() {
             self.deadline = Some(now + GRACE);

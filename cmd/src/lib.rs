@@ -1,7 +1,9 @@
 //! What the executables share. Each executable is a page: inputs, images, drop privileges, phase, files, exit code.
 //! Nothing here is a rule of the spec; those are in the crates below.
 
+mod layers;
 pub mod log;
+mod otel;
 pub mod privileges;
 mod progress;
 pub mod steps;
@@ -33,11 +35,19 @@ pub fn run<I>(
     about: fn(&I) -> (LogInputs, &[String]),
     act: impl FnOnce(I, &Flags) -> Result<(), Failure>,
 ) -> ExitCode {
-    log::start();
     let flags = Flags::of_this_process();
-    match read_inputs(name, &flags, inputs, about)
-        .and_then(|inputs| inputs.map_or(Ok(()), |inputs| act(inputs, &flags)))
-    {
+    log::start(name, &flags);
+    let read = read_inputs(name, &flags, inputs, about);
+    let acted = read.and_then(|inputs| {
+        let Some(inputs) = inputs else { return Ok(()) };
+        let span = otel::start(&flags, name == "creator");
+        let acted = act(inputs, &flags);
+        if let Some(span) = span {
+            span.end(acted.is_ok());
+        }
+        acted
+    });
+    match acted {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             report(&failure);
@@ -53,15 +63,19 @@ fn read_inputs<I>(
     inputs: impl FnOnce(&Flags, PlatformApi) -> Result<Parsed<I>, Failure>,
     about: fn(&I) -> (LogInputs, &[String]),
 ) -> Result<Option<I>, Failure> {
-    let api = flags.platform_api()?;
+    // Whoever asks for help may not know of the variable yet.
+    let api = flags
+        .platform_api()
+        .or_else(|failure| PlatformApi::ALL.last().copied().filter(|_| flags.ask_for_help()).ok_or(failure))?;
     let inputs = match inputs(flags, api)? {
         Parsed::Inputs(inputs) => inputs,
         Parsed::Version => {
-            tracing::info!("{}", version());
+            // An answer, and no line of the log.
+            print(&mut std::io::stdout(), &version());
             return Ok(None);
         }
         Parsed::Help(text) => {
-            print_to_stderr(&text);
+            print(&mut std::io::stderr(), &text);
             return Ok(None);
         }
     };
@@ -98,18 +112,19 @@ pub fn guard_experimental(flags: &Flags, feature: ExperimentalFeature) -> Result
 
 /// The last line of a run that failed. A usage text is printed as it is, as Go's flag package does.
 fn report(failure: &Failure) {
-    if failure.code == platform_api::ExitCode::Usage {
-        print_to_stderr(&failure.text);
-    } else {
-        tracing::error!("{}", failure.text);
-    }
+    let is_usage = failure.code == platform_api::ExitCode::Usage;
+    let text = match failure.text.split_once('\n') {
+        Some((first, _)) if is_usage && log::is_json() => first,
+        _ if is_usage => return print(&mut std::io::stderr(), &failure.text),
+        _ => &failure.text,
+    };
+    tracing::error!(exit_code = failure.code as u8, "{text}");
 }
 
-fn print_to_stderr(text: &str) {
-    use std::io::Write;
+fn print(to: &mut dyn std::io::Write, text: &str) {
     let end = if text.ends_with('\n') { "" } else { "\n" };
-    // Nobody left to tell, should stderr be closed.
-    let _ = write!(std::io::stderr(), "{text}{end}");
+    // Nobody left to tell, should it be closed.
+    let _ = write!(to, "{text}{end}");
 }
 
 /// A phase's error at its door: a [`Failure`] in the chain keeps its own code, any other takes the phase's. What an

@@ -1,23 +1,61 @@
 //! Log lines as platforms know them: no timestamp, no level tag but `Warning: ` and `ERROR: `. Information goes to
 //! stdout, warnings and errors to stderr (platform.md "Logging"); only the prefix is coloured.
+//!
+//! With `CNB_LOG_FORMAT=json` each is an object on a line of its own: `ts`, `level`, `phase`, `msg`, and what else is
+//! known in `fields`. The streams are the same; what buildpacks write themselves stays as it is.
 
 use std::{
     fmt::{self, Write as _},
     io::Write as _,
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU8, Ordering},
+    },
 };
 
-use platform_api::inputs::{LogInputs, LogLevel};
+use platform_api::{
+    Flags,
+    inputs::{LogInputs, LogLevel},
+    names,
+};
+use serde_json::{Map, Value};
 use tracing::{Event, Level, Metadata, Subscriber, field, span};
 
 /// Level and colour now in force: lines printed before the flags are read are coloured and at level info.
 static LEVEL: AtomicU8 = AtomicU8::new(LogLevel::Info as u8);
 static NO_COLOR: AtomicU8 = AtomicU8::new(0);
+static JSON: AtomicBool = AtomicBool::new(false);
+/// The phase under way.
+static PHASE: Mutex<&str> = Mutex::new("");
 
-/// Makes this process's events log lines.
-pub fn start() {
+/// Makes the events of this process, called `name`, log lines.
+pub fn start(name: &str, flags: &Flags) {
+    let format = flags.env(names::env::LOG_FORMAT).unwrap_or("text");
+    JSON.store(format == "json", Ordering::Relaxed);
+    enter(name);
     // A second call (in a test) keeps the first subscriber: both are the same.
     let _ = tracing::subscriber::set_global_default(Lines);
+    if !matches!(format, "text" | "json") {
+        // How the log looks is not worth a build.
+        tracing::warn!("Ignoring {} '{format}': it may be 'text' or 'json'", names::env::LOG_FORMAT);
+    }
+}
+
+/// Notes which phase is under way, by the name of its executable, its timer or its banner. Returns its own.
+pub(crate) fn enter(name: &str) -> &'static str {
+    let phase = match name.to_ascii_lowercase().as_str() {
+        "analyzer" | "analyzing" => "analyze",
+        "detector" | "detecting" => "detect",
+        "generator" => "generate",
+        "restorer" | "restoring" => "restore",
+        "extender" => "extend",
+        "builder" | "building" => "build",
+        "exporter" | "exporting" => "export",
+        "rebaser" => "rebase",
+        _ => "create",
+    };
+    *PHASE.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    phase
 }
 
 /// What `-log-level` and `-no-color` say, from now on.
@@ -31,9 +69,20 @@ pub(crate) fn level() -> u8 {
     LEVEL.load(Ordering::Relaxed)
 }
 
+/// Whether events at debug are lines.
+pub(crate) fn shows_debug() -> bool {
+    level() <= LogLevel::Debug as u8
+}
+
+/// Whether lines are objects.
+pub(crate) fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
 /// `===> NAME`, the start of a phase within creator.
 pub fn banner(name: &str) {
-    if NO_COLOR.load(Ordering::Relaxed) == 0 {
+    enter(name);
+    if !is_json() && NO_COLOR.load(Ordering::Relaxed) == 0 {
         tracing::info!("\x1b[36m===> {name}\x1b[0m");
     } else {
         tracing::info!("===> {name}");
@@ -62,30 +111,13 @@ impl Subscriber for Lines {
     }
     fn event(&self, event: &Event<'_>) {
         let level = level_of(*event.metadata().level());
+        if event.metadata().target() == phases::span::TARGET && crate::otel::is_on() {
+            crate::otel::take(&Parts::of(event).fields);
+        }
         if (level as u8) < self::level() {
             return;
         }
-        let mut line = String::new();
-        match (level, NO_COLOR.load(Ordering::Relaxed) == 0) {
-            (LogLevel::Warn, true) => line.push_str("\x1b[33;1mWarning: \x1b[0m"),
-            (LogLevel::Warn, false) => line.push_str("Warning: "),
-            (LogLevel::Error | LogLevel::Fatal, true) => line.push_str("\x1b[31;1mERROR: \x1b[0m"),
-            (LogLevel::Error | LogLevel::Fatal, false) => line.push_str("ERROR: "),
-            (LogLevel::Debug | LogLevel::Info, _) => {}
-        }
-        event.record(&mut Message(&mut line));
-        if !line.ends_with('\n') {
-            line.push('\n');
-        }
-        // One write per line, so that lines of several threads never mix. A closed pipe is no reason to fail a build.
-        let _ = crate::progress::beside(|| {
-            if level >= LogLevel::Warn {
-                std::io::stderr().lock().write_all(line.as_bytes())
-            } else {
-                let mut out = std::io::stdout().lock();
-                out.write_all(line.as_bytes()).and_then(|()| out.flush())
-            }
-        });
+        write_line(level, &if is_json() { object(level, event) } else { text(level, event) });
     }
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
@@ -94,6 +126,53 @@ impl Subscriber for Lines {
     fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
     fn enter(&self, _: &span::Id) {}
     fn exit(&self, _: &span::Id) {}
+}
+
+fn text(level: LogLevel, event: &Event<'_>) -> String {
+    let mut line = String::new();
+    match (level, NO_COLOR.load(Ordering::Relaxed) == 0) {
+        (LogLevel::Warn, true) => line.push_str("\x1b[33;1mWarning: \x1b[0m"),
+        (LogLevel::Warn, false) => line.push_str("Warning: "),
+        (LogLevel::Error | LogLevel::Fatal, true) => line.push_str("\x1b[31;1mERROR: \x1b[0m"),
+        (LogLevel::Error | LogLevel::Fatal, false) => line.push_str("ERROR: "),
+        (LogLevel::Debug | LogLevel::Info, _) => {}
+    }
+    event.record(&mut Message(&mut line));
+    if !line.ends_with('\n') {
+        line.push('\n');
+    }
+    line
+}
+
+/// The keys in the order in which a person reads them.
+fn object(level: LogLevel, event: &Event<'_>) -> String {
+    let level = match level {
+        LogLevel::Debug => "debug",
+        LogLevel::Info => "info",
+        LogLevel::Warn => "warn",
+        LogLevel::Error | LogLevel::Fatal => "error",
+    };
+    let Parts { message, fields } = Parts::of(event);
+    let phase = *PHASE.lock().unwrap_or_else(PoisonError::into_inner);
+    let message = Value::from(message.trim_end_matches('\n'));
+    let mut line = format!(r#"{{"ts":"{}","level":"{level}","phase":"{phase}","msg":{message}"#, timestamp());
+    if !fields.is_empty() {
+        let _ = write!(line, r#","fields":{}"#, Value::Object(fields));
+    }
+    line.push_str("}\n");
+    line
+}
+
+/// One write per line, so that lines of several threads never mix. A closed pipe is no reason to fail a build.
+fn write_line(level: LogLevel, line: &str) {
+    let _ = crate::progress::beside(|| {
+        if level >= LogLevel::Warn {
+            std::io::stderr().lock().write_all(line.as_bytes())
+        } else {
+            let mut out = std::io::stdout().lock();
+            out.write_all(line.as_bytes()).and_then(|()| out.flush())
+        }
+    });
 }
 
 /// Takes an event's message and leaves its other fields.
@@ -105,6 +184,47 @@ impl field::Visit for Message<'_> {
             let _ = write!(self.0, "{value:?}");
         }
     }
+}
+
+/// An event's message and its other fields.
+#[derive(Default)]
+struct Parts {
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Parts {
+    fn of(event: &Event<'_>) -> Self {
+        let mut parts = Self::default();
+        event.record(&mut parts);
+        parts
+    }
+}
+
+impl field::Visit for Parts {
+    fn record_u64(&mut self, field: &field::Field, value: u64) {
+        self.fields.insert(field.name().to_owned(), value.into());
+    }
+    fn record_bool(&mut self, field: &field::Field, value: bool) {
+        self.fields.insert(field.name().to_owned(), value.into());
+    }
+    fn record_str(&mut self, field: &field::Field, value: &str) {
+        self.fields.insert(field.name().to_owned(), value.into());
+    }
+    fn record_debug(&mut self, field: &field::Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            let _ = write!(self.message, "{value:?}");
+        } else {
+            self.fields.insert(field.name().to_owned(), format!("{value:?}").into());
+        }
+    }
+}
+
+/// The time to the microsecond, as RFC 3339 in UTC.
+fn timestamp() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let seconds = phases::export::rfc3339(i64::try_from(now.as_secs()).unwrap_or_default());
+    format!("{}.{:06}Z", seconds.trim_end_matches('Z'), now.subsec_micros())
 }
 
 /// The time, as RFC 3339 in UTC, for the timing lines at debug.

@@ -12,6 +12,8 @@ use image::Event;
 use indicatif::{DecimalBytes, MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use platform_api::inputs::LogLevel;
 
+use crate::layers::Times;
+
 /// Work that is done sooner shows nothing.
 const PATIENCE: Duration = Duration::from_millis(300);
 const FRAMES_PER_SECOND: u8 = 8;
@@ -24,13 +26,18 @@ static SHOWN: Mutex<Option<MultiProgress>> = Mutex::new(None);
 
 /// Does work that tells how far it is, and shows it.
 pub(crate) fn show<T>(work: impl FnOnce(&(dyn Fn(Event<'_>) + Sync)) -> T) -> T {
+    let times = Times::wanted();
+    let tell = |event: &Event<'_>| times.iter().for_each(|times| times.take(event));
     if !wanted() {
-        return work(&|_| {});
+        return if times.is_some() { work(&|event| tell(&event)) } else { work(&|_| {}) };
     }
     let bars = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(FRAMES_PER_SECOND));
     *lock(&SHOWN) = Some(bars.clone());
     let lines = Lines { since: Instant::now(), bars, of_layers: Mutex::default() };
-    let made = work(&|event| lines.take(&event));
+    let made = work(&|event| {
+        lines.take(&event);
+        tell(&event);
+    });
     *lock(&SHOWN) = None;
     // A terminal that has gone is no reason to fail.
     let _ = lines.bars.clear();
@@ -48,7 +55,7 @@ pub(crate) fn beside<T>(write: impl FnOnce() -> T) -> T {
 
 fn wanted() -> bool {
     let draws = std::env::var_os("TERM").is_some_and(|term| term != "dumb");
-    draws && crate::log::level() <= LogLevel::Info as u8 && std::io::stderr().is_terminal()
+    draws && !crate::log::is_json() && crate::log::level() <= LogLevel::Info as u8 && std::io::stderr().is_terminal()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

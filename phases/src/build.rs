@@ -6,7 +6,12 @@
 //!
 //! Spec: buildpack.md "Phase #5: Build"; platform.md "builder".
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::Path,
+    time::{Instant, SystemTime},
+};
 
 use anyhow::{Context as _, bail};
 use buildpack_api::{
@@ -24,6 +29,7 @@ use crate::{
     layers_dir::{BuildpackDir, is_own_dir, read_own_toml},
     os_release,
     sbom::{self, SbomDir, SbomFile},
+    span,
 };
 
 /// Runs the group's buildpacks. Who calls writes the result to `<layers>/config/metadata.toml`.
@@ -49,8 +55,10 @@ pub fn build(
         GroupEntry { api: buildpack.api_text.clone(), ..entry.clone() }.supported_api(Kind::Buildpack)?;
         debug!("Finding plan");
         let own_plan = plan.for_module(Kind::Buildpack, &entry.id, &entry.version);
-        let met = run_one(inputs, entry, &buildpack, &own_plan, &mut context, &mut outputs)?;
-        plan = plan.without(&met);
+        let (began, since) = (SystemTime::now(), Instant::now());
+        let met = run_one(inputs, entry, &buildpack, &own_plan, &mut context, &mut outputs);
+        span::tell("build", "buildpack", entry, began, since.elapsed(), met.is_ok());
+        plan = plan.without(&met?);
         debug!("Finished running build for buildpack {}", entry.full_name());
     }
     let metadata = finish(inputs, group, outputs)?;

@@ -9,6 +9,7 @@ use std::{
     fs, io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, bail};
@@ -21,7 +22,7 @@ use tracing::{debug, warn};
 use crate::{
     detect::Detected,
     layers_dir::{is_own_dir, read_own_toml},
-    os_release, run_image, sbom,
+    os_release, run_image, sbom, span,
 };
 use check::{Checked, DockerfileKind, check};
 
@@ -51,7 +52,10 @@ pub fn generate(
     for entry in &group.extensions {
         entry.supported_api(Kind::Extension)?;
         debug!("Running generate for extension {}", entry.full_name());
-        plan = run_one(inputs, entry, plan, &context, &output.join(entry.id.escaped()), &mut dockerfiles)?;
+        let (began, since) = (SystemTime::now(), Instant::now());
+        let left = run_one(inputs, entry, plan, &context, &output.join(entry.id.escaped()), &mut dockerfiles);
+        span::tell("generate", "extension", entry, began, since.elapsed(), left.is_ok());
+        plan = left?;
         debug!("Finished running generate for extension {}", entry.full_name());
     }
     debug!("Checking run image");

@@ -22,3 +22,4 @@ pub mod generate;
 pub mod layers_dir;
 pub mod os_release;
 pub mod sbom;
+pub mod span;

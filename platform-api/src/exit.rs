@@ -44,6 +44,58 @@ pub enum ExitCode {
     Extend = 102,
 }
 
+impl ExitCode {
+    /// All of them, by number.
+    pub const ALL: [Self; 19] = [
+        Self::Success,
+        Self::Failed,
+        Self::Usage,
+        Self::InvalidArgs,
+        Self::PlatformApi,
+        Self::BuildpackApi,
+        Self::NoDetection,
+        Self::DetectionErrored,
+        Self::Detect,
+        Self::Analyze,
+        Self::Restore,
+        Self::BuildpackBuild,
+        Self::Build,
+        Self::Export,
+        Self::Rebase,
+        Self::Launch,
+        Self::ExtensionGenerate,
+        Self::Generate,
+        Self::Extend,
+    ];
+
+    /// What it means, in a few words without a full stop.
+    pub fn meaning(self) -> &'static str {
+        match self {
+            Self::Success => "done; or -h, or -version",
+            Self::Failed => {
+                "a failure without a number of its own: a file that cannot be read, credentials, privileges"
+            }
+            Self::Usage => "a flag that is unknown or has a wrong value",
+            Self::InvalidArgs => "arguments that are wrong in number, are no image names, or do not go together",
+            Self::PlatformApi => "CNB_PLATFORM_API is missing or not supported",
+            Self::BuildpackApi => "the Buildpack API of a buildpack or extension is not supported",
+            Self::NoDetection => "no group of buildpacks fits the application",
+            Self::DetectionErrored => "no group fits, and a buildpack's bin/detect failed",
+            Self::Detect => "detect failed otherwise",
+            Self::Analyze => "analyze failed",
+            Self::Restore => "restore failed",
+            Self::BuildpackBuild => "a buildpack's bin/build failed",
+            Self::Build => "build failed otherwise",
+            Self::Export => "export failed",
+            Self::Rebase => "rebase failed or was refused",
+            Self::Launch => "the process could not be started",
+            Self::ExtensionGenerate => "an extension's bin/generate failed",
+            Self::Generate => "generate failed otherwise",
+            Self::Extend => "extend failed",
+        }
+    }
+}
+
 /// The failures that the Platform spec (or the reference) gives a number of their own, wherever they happen.
 /// Every other error takes its phase's number. The text is the whole sentence for the user.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@ use std::{
 use buildpack_api::ApiError;
 
 use crate::{
-    Executable, ExitCode, Failure, FlagInfo, FlagKind, PlatformApi, describe,
+    Executable, ExitCode, Failure, FlagInfo, FlagKind, PlatformApi, describe, help,
     inputs::{LogInputs, LogLevel},
     names,
     values::{self, Line},
@@ -69,6 +69,14 @@ impl Flags {
         })
     }
 
+    /// Whether the first argument asks for help.
+    pub fn ask_for_help(&self) -> bool {
+        self.args
+            .first()
+            .and_then(|arg| arg.to_str())
+            .is_some_and(|arg| matches!(arg, "-h" | "-help" | "--h" | "--help"))
+    }
+
     /// Reads the command line of `executable` and makes its inputs with `read`. The order of checks is the reference's:
     /// syntax, `-version`, log level, then the inputs themselves.
     pub(crate) fn parse<T>(
@@ -80,7 +88,7 @@ impl Flags {
         let known = describe(executable, api);
         let read_args = match read_args(&self.args, &known) {
             Ok(read_args) => read_args,
-            Err(Syntax::Help) => return Ok(Parsed::Help(usage(executable, api))),
+            Err(Syntax::Help) => return Ok(Parsed::Help(help(executable, api))),
             Err(Syntax::Wrong(message)) => {
                 return Err(Failure::new(ExitCode::Usage, format!("{message}\n{}", usage(executable, api))));
             }
@@ -174,7 +182,7 @@ fn check(flag: &FlagInfo, value: &OsStr) -> Result<(), String> {
     }
 }
 
-/// What `-h` shows: every flag with its variable and default.
+/// Every flag with its variable and default: what a wrong flag is answered with, and a part of what `-h` shows.
 pub fn usage(executable: Executable, api: PlatformApi) -> String {
     use std::fmt::Write as _;
     let mut text = format!("Usage: {} [flags] {}", executable.name(), executable.arguments()).trim_end().to_owned();
@@ -209,7 +217,10 @@ pub(crate) fn log_inputs(line: &Line<'_>) -> Result<LogInputs, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inputs::{AnalyzerInputs, DetectorInputs, ExporterInputs};
+    use crate::{
+        inputs::{AnalyzerInputs, DetectorInputs, ExporterInputs},
+        reference,
+    };
 
     fn flags(args: &[&str], env: &[(&str, &str)]) -> Flags {
         Flags {
@@ -318,6 +329,10 @@ mod tests {
             let parsed = AnalyzerInputs::from_flags(&flags(&[arg], &[]), PlatformApi::V0_9).unwrap();
             let Parsed::Help(text) = parsed else { panic!("{arg}") };
             assert!(text.starts_with("Usage: analyzer [flags] <image>\n"), "{text}");
+            assert!(text.contains(reference(Executable::Analyzer).about), "{text}");
+            for end in ["\n  CNB_REGISTRY_AUTH\n", "\n   32  analyze failed\n"] {
+                assert!(text.contains(end), "{end} is not in {text}");
+            }
             assert!(text.contains("-stack path") && !text.contains("-layout"), "{text}");
             assert!(text.contains("(CNB_ANALYZED_PATH, default <layers>/analyzed.toml)"), "{text}");
         }

@@ -12,6 +12,12 @@ pub mod env {
     pub const EXPERIMENTAL_MODE: &str = "CNB_EXPERIMENTAL_MODE";
     /// Which messages are shown: `debug`, `info`, `warn`, `error` or `fatal`.
     pub const LOG_LEVEL: &str = "CNB_LOG_LEVEL";
+    /// How messages are written: `text` or `json`. Not of the specification.
+    pub const LOG_FORMAT: &str = "CNB_LOG_FORMAT";
+    /// The directory that OpenTelemetry traces are written below. Not of the specification (RFC 0131).
+    pub const OTEL_DIR: &str = "CNB_OTEL_DIR";
+    /// The platform's trace, which ours is a part of: a W3C `traceparent`. Not of the specification (RFC 0131).
+    pub const OTEL_TRACEPARENT: &str = "CNB_OTEL_TRACEPARENT";
     /// Messages without colour.
     pub const NO_COLOR: &str = "CNB_NO_COLOR";
 

@@ -19,6 +19,8 @@ use std::path::Path;
 
 use platform_api::{Analyzed, Failure, Group, file};
 
+use crate::{log, otel};
+
 /// Reads and parses a required file; exit code 1, `failed to read <what> file: …`.
 fn required<T, E: std::fmt::Display>(
     what: &str,
@@ -55,11 +57,17 @@ pub fn write_analyzed(path: &Path, analyzed: &Analyzed) -> Result<(), Failure> {
     write("analyzed metadata", path, &analyzed.to_toml())
 }
 
-/// Says at debug when a phase started and how long it took.
-fn timed<T>(name: &str, act: impl FnOnce() -> T) -> T {
+/// Says at debug when a phase started and how long it took, and in the trace, if one is wanted.
+fn timed<T, E>(name: &'static str, act: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+    let span = otel::begin(log::enter(name));
     let start = std::time::Instant::now();
-    tracing::debug!("Timer: {name} started at {}", crate::log::now());
+    tracing::debug!("Timer: {name} started at {}", log::now());
     let made = act();
-    tracing::debug!("Timer: {name} ran for {:?} and ended at {}", start.elapsed(), crate::log::now());
+    let took = start.elapsed();
+    let (took_nanos, passed) = (u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), made.is_ok());
+    tracing::debug!(took_nanos, passed, "Timer: {name} ran for {took:?} and ended at {}", log::now());
+    if let Some(span) = span {
+        span.end(passed);
+    }
     made
 }

@@ -200,7 +200,7 @@ mod tests {
             provides => (0, plan(provides, "")),
         };
         let output = if text == "pass" { Vec::new() } else { b"%s \xff".to_vec() };
-        DetectResult { output, code, outcome }
+        DetectResult { output, code, outcome, time: None }
     }
 
     fn judge(rows: &[(&str, &str)]) -> (Verdict, Transcript) {
@@ -299,7 +299,7 @@ mod tests {
         let four =
             BuildPlan { alternatives: vec![Sections { provides: vec!["x".to_owned()], requires: Vec::new() }; 4] };
         let members: Vec<_> = (0..9).map(|n| member(&format!("m{n}"))).collect();
-        let result = DetectResult { output: Vec::new(), code: 0, outcome: DetectOutcome::Pass(four) };
+        let result = DetectResult { output: Vec::new(), code: 0, outcome: DetectOutcome::Pass(four), time: None };
         let outcomes = vec![Outcome::Ran(&result); 9];
         let mut out = Transcript::default();
         assert_eq!(resolve(&members, &outcomes, &mut out), Verdict::Fail);

@@ -2,10 +2,11 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use buildpack_api::{Buildpack, BuildpackId, BuildpackKind, Context, DetectResult, Extension, Kind, Order, Target};
+use buildpack_api::{Buildpack, BuildpackId, BuildpackKind, Context, DetectOutcome, DetectResult, Extension, Kind, Order, Target};
 use platform_api::{GroupEntry, ModuleDirs};
 
 use super::order::Member;
+use crate::span;
 
 /// A kind, an ID and a version name a module.
 type Name = (Kind, BuildpackId, String);
@@ -120,7 +121,12 @@ impl Runs {
     /// Runs them all at once and waits for all. Each is another module.
     pub(super) fn run(&mut self, due: &[(&Member, Rc<Module>)], context: &Context) {
         let modules: Vec<_> = due.iter().map(|(_, module)| module.descriptor.module()).collect();
-        for ((member, _), result) in due.iter().zip(buildpack_api::detect(&modules, context)) {
+        for ((member, module), result) in due.iter().zip(buildpack_api::detect(&modules, context)) {
+            if let Some((began, took)) = result.time {
+                let kind = if member.kind == Kind::Buildpack { "buildpack" } else { "extension" };
+                let passed = !matches!(result.outcome, DetectOutcome::Error(_));
+                span::tell("detect", kind, &module.entry, began, took, passed);
+            }
             self.0.insert(name_of(member), result);
         }
     }
