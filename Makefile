@@ -2,7 +2,7 @@
 # test       everything: unit, module and acceptance tests
 # lint       format, clippy, documentation, licences and bans
 # acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
-# demo       from source code to a running container
+# demo       from source code to a running container; EXTENSION=1 adds an image extension (as root)
 # bench      start-up, builds and their parts, memory, sizes; PEER=DIR sets another lifecycle beside ours
 # fuzz       what nobody would write, to everything that reads what others wrote: make fuzz [SECONDS=10] [SEED=1] [TARGETS=...]
 # package    for each architecture the tgz that platforms take, and the lifecycle image: make package [ARCHES="amd64 arm64"]
@@ -50,7 +50,7 @@ lint: tools
 	make/lint.sh
 
 demo: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
-	TARGET=$(TARGET) demo/run.sh $(LIFECYCLE)
+	TARGET=$(TARGET) demo/run.sh $(LIFECYCLE) $(if $(EXTENSION),--extension)
 
 bench: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE) $(PEER)

@@ -4,6 +4,8 @@
 #   box.sh host STAGE COMMAND...     this machine's files, with each directory of STAGE in the place of /NAME
 #                                    (so STAGE/layers is /layers) and a user "cnb" with id 1000; the rest is read as it is
 #   box.sh image ROOTFS COMMAND...   the files of an unpacked image, and nothing else; the command runs as 1000:1000
+#   box.sh extend ROOTFS STAGE COMMAND...   the files of an unpacked image, to be changed, and the directories of STAGE;
+#                                    the command runs as root
 #
 # As root the command of "host" starts as root (the lifecycle then drops to CNB_USER_ID); otherwise a user namespace is
 # made in which the caller has the id 1000. BOX_MOUNT is an empty directory to work in; BOX_DIR is where to start.
@@ -54,6 +56,15 @@ mount_image() {
   mount --rbind /dev "$root/dev"
 }
 
+# What extender needs beside the image: the image's own directories stay.
+mount_stage() {
+  local stage=$1 name
+  for name in cnb kaniko layers platform workspace; do
+    mkdir -p "$root/$name"
+    mount --bind "$stage/$name" "$root/$name"
+  done
+}
+
 # After pivot_root nothing of the machine's old root is left to be seen, and user namespaces can still be made (not so
 # after chroot). An image may have no tools of its own, so there the last step must be one program's: unshare's.
 case $kind in
@@ -72,6 +83,12 @@ image)
   mount_image
   if ((BOX_WAS_ROOT)); then become=(--setgid 1000 --setuid 1000); else become=(--user --map-user=1000 --map-group=1000); fi
   exec setpriv --no-new-privs unshare "${become[@]}" --root="$root" --wd="${BOX_DIR:-/}" -- "$@"
+  ;;
+extend)
+  mount_image
+  mount_stage "$1"
+  shift
+  exec unshare --root="$root" --wd=/ -- "$@"
   ;;
 *) fail "unknown kind of box: $kind" ;;
 esac

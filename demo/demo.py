@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """From source to a running container, one step after the other, with every claim checked.
 
-usage: demo.py LIFECYCLE_DIRECTORY ASSETS_BUILDPACK OUT_DIRECTORY
+usage: demo.py LIFECYCLE_DIRECTORY ASSETS_BUILDPACK OUT_DIRECTORY [--extension]
 """
 
 import json
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import extension
 import runimage
 import show
 from build import APP_IMAGE, HERE, PLATFORM_API, RUN_IMAGE, Builder
@@ -150,7 +151,7 @@ def finish(table):
     sys.exit(1 if failed else 0)
 
 
-def main(lifecycle, assets_buildpack, out):
+def main(lifecycle, assets_buildpack, out, *options):
     out = pathlib.Path(out).resolve()
     builder = Builder(out, lifecycle, assets_buildpack)
     builder.prepare()
@@ -226,17 +227,24 @@ def main(lifecycle, assets_buildpack, out):
     check(len(changed) == 1 and changed[0].startswith("Application"), "one layer changed, and it is the application's")
 
     new = sum(size for state, size, _ in show.layer_rows(third, first) if state == "changed")
+    more = {}
+    if "--extension" in options:
+        try:
+            more = extension.show(builder, run_image, step, say, check)
+        except RuntimeError as error:
+            check(False, str(error))
     finish({
         "Image": f"{os.path.relpath(builder.image_path(APP_IMAGE))}",
         "Digest": third.digest,
         "First build": f"{first_seconds:.2f} s",
         "Again, nothing changed": f"{second_seconds:.2f} s   every layer reused, same digest",
         "Again, one file changed": f"{third_seconds:.2f} s   {human(new)} of layers are new",
+        **more,
         "Look closer": f"python3 demo/show.py {os.path.relpath(builder.image_path(APP_IMAGE))}",
     })
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 4:
+    if len(sys.argv) not in (4, 5):
         sys.exit(__doc__)
     main(*sys.argv[1:])

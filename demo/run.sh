@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # From source to a running container: what `make demo` runs.
 #
-#   demo/run.sh LIFECYCLE    LIFECYCLE is a directory that holds creator and launcher
+#   demo/run.sh LIFECYCLE [--extension]    LIFECYCLE is a directory that holds creator and launcher; with --extension
+#                                          the other executables too, and an image extension is shown (as root)
 #
 # TARGET and RUSTFLAGS say how the Rust buildpack is compiled (the Makefile sets them: static).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-lifecycle=${1:?usage: demo/run.sh LIFECYCLE}
+lifecycle=${1:?usage: demo/run.sh LIFECYCLE [--extension]}
 out=$PWD/out/demo
 target=${TARGET:-$(uname -m)-unknown-linux-gnu}
 cargo_out=${CARGO_TARGET_DIR:-$PWD/target}
@@ -29,4 +30,4 @@ fi
 echo
 
 export PYTHONDONTWRITEBYTECODE=1
-exec /usr/bin/python3 demo/demo.py "$lifecycle" "$cargo_out/$target/release/assets-buildpack" "$out"
+exec /usr/bin/python3 demo/demo.py "$lifecycle" "$cargo_out/$target/release/assets-buildpack" "$out" "${@:2}"

@@ -1,22 +1,24 @@
-//! extender, in containers of the image it extends, without a network. Needs root, docker and busybox.
+//! extender, in containers of the image it extends, without a network. Needs root, docker (or podman) and busybox.
 //! platform.md "extender"
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
+
+mod engine;
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    process::{Command, Stdio},
 };
 
 use acceptance::{
     image::LayoutImage,
     run::{Outcome, as_root, command, executable, run},
     tree::{
-        Entry::{Dir, File},
+        Entry::{Bytes, Dir, File, Link},
         give_to, temp_dir, write, write_buildpack,
     },
 };
+use engine::Engine;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
@@ -45,23 +47,29 @@ printf '[[processes]]\ntype = "web"\ncommand = ["tool"]\n' >"$CNB_LAYERS_DIR/lau
 /// The directories of a build, and the image it runs in.
 struct World {
     dir: TempDir,
+    engine: Engine,
     image: String,
     api: &'static str,
 }
 
 impl World {
-    /// `None`, said on stderr, where a container cannot be had.
+    /// With docker; `None`, said on stderr, where a container cannot be had.
     fn new(name: &str, api: &'static str) -> Option<Self> {
-        let mut version = Command::new("docker");
-        version.arg("version").stdout(Stdio::null()).stderr(Stdio::null());
-        let busybox = Path::new("/bin/busybox").exists();
-        if !as_root() || !busybox || !version.status().is_ok_and(|status| status.success()) {
-            eprintln!("skipped: needs root, /bin/busybox and a docker daemon");
+        Self::with(name, api, |_| Engine::docker())
+    }
+
+    /// `engine` gets the root file system of the base.
+    fn with(name: &str, api: &'static str, engine: impl FnOnce(&Path) -> Option<Engine>) -> Option<Self> {
+        if !as_root() || !Path::new("/bin/busybox").exists() {
+            eprintln!("skipped: needs root and /bin/busybox");
             return None;
         }
+        let dir = temp_dir();
+        make_root(&dir.path().join("root"));
+        let engine = engine(&dir.path().join("root"))?;
         let image = format!("acceptance-extender/{}-{name}", std::process::id());
-        let world = Self { dir: temp_dir(), image, api };
-        world.import();
+        let world = Self { dir, engine, image, api };
+        world.engine.import(&world.path("root"), &world.image, &["USER 1000:1000"]);
         for dir in ["layers", "workspace", "platform", "kaniko", "cnb/lifecycle"] {
             world.write(dir, Dir);
         }
@@ -80,31 +88,6 @@ impl World {
 
     fn write(&self, path: &str, entry: acceptance::tree::Entry<'_>) {
         write(self.dir.path(), &[(path, entry)]);
-    }
-
-    /// busybox, and the libraries that the executable under test asks for.
-    fn import(&self) {
-        let root = self.path("root");
-        let at = |path: &str| root.join(path.trim_start_matches('/'));
-        for dir in ["bin", "etc", "tmp", "proc", "dev", "root", "home/cnb", "old"] {
-            fs::create_dir_all(at(dir)).unwrap();
-        }
-        fs::copy("/bin/busybox", at("bin/busybox")).unwrap();
-        for tool in TOOLS {
-            symlink("busybox", at("bin").join(tool)).unwrap();
-        }
-        fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        fs::write(at("old/file"), "old").unwrap();
-        fs::write(at("etc/passwd"), "root:x:0:0::/root:/bin/sh\ncnb:x:1000:1000::/home/cnb:/bin/sh\n").unwrap();
-        fs::write(at("etc/group"), "cnb:x:1000:\n").unwrap();
-        let libraries = run(command("ldd").arg(executable("extender"))).stdout();
-        for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-            fs::create_dir_all(at(library).parent().unwrap()).unwrap();
-            fs::copy(library, at(library)).unwrap();
-        }
-        let import =
-            format!("tar -C {} -c . | docker import --change 'USER 1000:1000' - {}", root.display(), self.image);
-        run(command("sh").args(["-ec", &import])).ok();
     }
 
     /// What a restorer leaves of the base: its manifest and its config, no layer.
@@ -149,20 +132,19 @@ impl World {
 
     /// In a new container of the base.
     fn extend(&self, kind: &str) -> Outcome {
-        let mut docker = command("docker");
-        docker
-            .args(["run", "--rm", "--network", "none", "-u", "0", "-e"])
-            .arg(format!("CNB_PLATFORM_API={}", self.api));
-        docker.args(["-e", "CNB_USER_ID=1000", "-e", "CNB_GROUP_ID=1000", "-e", "CNB_LOG_LEVEL=debug"]);
-        for volume in ["layers", "workspace", "platform", "kaniko", "cnb"] {
-            docker.arg("-v").arg(format!("{}:/{volume}", self.path(volume).display()));
-        }
-        docker.args([&self.image, "/cnb/lifecycle/extender"]);
+        let api = format!("CNB_PLATFORM_API={}", self.api);
+        let mut flags = vec!["--network", "none", "-u", "0", "-e", &api];
+        flags.extend(["-e", "CNB_USER_ID=1000", "-e", "CNB_GROUP_ID=1000", "-e", "CNB_LOG_LEVEL=debug"]);
+        let volumes = ["layers", "workspace", "platform", "kaniko", "cnb"];
+        let volumes = volumes.map(|name| format!("{}:/{name}", self.path(name).display()));
+        flags.extend(volumes.iter().flat_map(|volume| ["-v", volume]));
+        let mut container = self.engine.container(&self.image, &flags);
+        container.arg("/cnb/lifecycle/extender");
         // Platform APIs before 0.12 extend build images only, and have no such flag.
         if !["0.10", "0.11"].contains(&self.api) {
-            docker.args(["-kind", kind]);
+            container.args(["-kind", kind]);
         }
-        run(&mut docker)
+        run(&mut container)
     }
 
     /// The one image in `<extended>/run`.
@@ -178,7 +160,28 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        let _ = Command::new("docker").args(["rmi", "-f", &self.image]).stdout(Stdio::null()).status();
+        self.engine.remove(&self.image);
+    }
+}
+
+/// busybox, and the libraries that the executable under test asks for.
+fn make_root(root: &Path) {
+    let at = |path: &str| root.join(path.trim_start_matches('/'));
+    for dir in ["bin", "etc", "tmp", "proc", "dev", "root", "home/cnb", "old"] {
+        fs::create_dir_all(at(dir)).unwrap();
+    }
+    fs::copy("/bin/busybox", at("bin/busybox")).unwrap();
+    for tool in TOOLS {
+        symlink("busybox", at("bin").join(tool)).unwrap();
+    }
+    fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
+    fs::write(at("old/file"), "old").unwrap();
+    fs::write(at("etc/passwd"), "root:x:0:0::/root:/bin/sh\ncnb:x:1000:1000::/home/cnb:/bin/sh\n").unwrap();
+    fs::write(at("etc/group"), "cnb:x:1000:\n").unwrap();
+    let libraries = run(command("ldd").arg(executable("extender"))).stdout();
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        fs::create_dir_all(at(library).parent().unwrap()).unwrap();
+        fs::copy(library, at(library)).unwrap();
     }
 }
 
@@ -186,22 +189,33 @@ impl Drop for World {
 fn a_build_sees_what_extensions_installed() {
     for api in ["0.10", "0.12", "0.13", "0.15"] {
         let Some(world) = World::new(&format!("build-{api}"), api) else { return };
-        let tool = r"RUN printf '#!/bin/sh\necho the tool of $BASE\n' >/bin/tool && chmod 755 /bin/tool";
-        world.dockerfile("one", "build", &format!("ARG user_id\nUSER root\n{tool}\nUSER ${{user_id}}"));
-        world.dockerfile("two", "build", "RUN tool\nENV PATH=$PATH:/more");
-        for (seen, unseen) in [
-            ("No cached layer found for cmd RUN printf", "Using caching"),
-            ("Using caching version of cmd: RUN tool", "No cached"),
-        ] {
-            let outcome =
-                world.extend("build").ok().says("the tool of").says("\n1000\n").says("home /home/cnb").says(seen);
-            assert!(!outcome.all().contains(unseen), "{api}: {}", outcome.all());
-        }
-        let metadata = fs::read_to_string(world.path("layers/config/metadata.toml")).unwrap();
-        assert!(metadata.contains("\"web\""), "{metadata}");
-        let left: Vec<_> = fs::read_dir(world.path("kaniko")).unwrap().map(|e| e.unwrap().file_name()).collect();
-        assert_eq!(left, ["cache"], "{api}");
+        sees_what_was_installed(&world);
     }
+}
+
+#[test]
+fn podman_is_a_container_too() {
+    let Some(world) = World::with("podman", "0.13", Engine::podman) else { return };
+    sees_what_was_installed(&world);
+}
+
+/// A build in the extended image, and another one with what the first left in the cache.
+fn sees_what_was_installed(world: &World) {
+    let api = world.api;
+    let tool = r"RUN printf '#!/bin/sh\necho the tool of $BASE\n' >/bin/tool && chmod 755 /bin/tool";
+    world.dockerfile("one", "build", &format!("ARG user_id\nUSER root\n{tool}\nUSER ${{user_id}}"));
+    world.dockerfile("two", "build", "RUN tool\nENV PATH=$PATH:/more");
+    for (seen, unseen) in [
+        ("No cached layer found for cmd RUN printf", "Using caching"),
+        ("Using caching version of cmd: RUN tool", "No cached"),
+    ] {
+        let outcome = world.extend("build").ok().says("the tool of").says("\n1000\n").says("home /home/cnb").says(seen);
+        assert!(!outcome.all().contains(unseen), "{api}: {}", outcome.all());
+    }
+    let metadata = fs::read_to_string(world.path("layers/config/metadata.toml")).unwrap();
+    assert!(metadata.contains("\"web\""), "{metadata}");
+    let left: Vec<_> = fs::read_dir(world.path("kaniko")).unwrap().map(|e| e.unwrap().file_name()).collect();
+    assert_eq!(left, ["cache"], "{api}");
 }
 
 #[test]
@@ -248,10 +262,57 @@ fn a_run_image_gets_layers_for_the_exporter() {
     }
 }
 
+/// A link, and a file through it.
+fn evil_tar() -> Vec<u8> {
+    let header = |kind, size| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
+        header
+    };
+    let mut tar = tar::Builder::new(Vec::new());
+    tar.append_link(&mut header(tar::EntryType::Symlink, 0), "link", "/etc").unwrap();
+    tar.append_data(&mut header(tar::EntryType::Regular, 1), "link/passwd", &b"x"[..]).unwrap();
+    tar.into_inner().unwrap()
+}
+
+/// In a root file system of its own that is no container's: a tmpfs, with nothing that an engine would leave there.
+#[test]
+fn outside_of_a_container_it_refuses() {
+    if !as_root() || !Path::new("/bin/busybox").exists() {
+        return;
+    }
+    let dir = temp_dir();
+    make_root(&dir.path().join("root"));
+    fs::copy(executable("extender"), dir.path().join("root/bin/extender")).unwrap();
+    let script = r#"mount -t tmpfs box "$1/mnt" && cp -a "$1/root/." "$1/mnt" && mount -t proc proc "$1/mnt/proc" || exit 77
+        exec unshare --root="$1/mnt" /bin/extender -kind run"#;
+    fs::create_dir(dir.path().join("mnt")).unwrap();
+    for (allowed, expected) in [("", "should only be run inside of a container"), ("true", "group.toml")] {
+        let mut call = command("unshare");
+        call.args(["--mount", "--pid", "--fork", "--cgroup", "sh", "-c", script, "sh"]).arg(dir.path());
+        call.env("CNB_PLATFORM_API", "0.13").env("CNB_EXTEND_OUTSIDE_CONTAINER", allowed);
+        let outcome = run(call.env("CNB_USER_ID", "1000").env("CNB_GROUP_ID", "1000"));
+        if outcome.code() == 77 || outcome.stderr().contains("unshare failed") {
+            eprintln!("skipped: no mounts here: {}", outcome.stderr());
+            return;
+        }
+        assert!(outcome.code() != 0);
+        outcome.says(expected);
+    }
+}
+
 #[test]
 fn what_goes_wrong_is_exit_code_102_and_leaves_nothing() {
     let Some(world) = World::new("hostile", "0.13") else { return };
-    world.write("layers/generated/acme_one/context/file", File("x"));
+    let context = "layers/generated/acme_one/context";
+    world.write(&format!("{context}/file"), File("x"));
+    world.write(&format!("{context}/out"), Link("../../../analyzed.toml"));
+    world.write(&format!("{context}/evil.tar"), Bytes(&evil_tar()));
     for (text, expected) in [
         ("USER root\nRUN touch /x", "the final user ID is root (root); please add another extension"),
         ("USER 0", "the final user ID is 0 (root)"),
@@ -259,7 +320,10 @@ fn what_goes_wrong_is_exit_code_102_and_leaves_nothing() {
         ("RUM x", "unknown instruction: RUM"),
         ("FROM other\nRUN x", "multistage builds are not supported"),
         ("COPY ../../group.toml /", "forbidden path outside the build context"),
+        ("COPY out /", "forbidden path outside the build context: out leads to"),
         ("COPY none /", "no such file in the build context"),
+        ("ADD evil.tar /", "leads through a symlink of the same archive"),
+        ("ADD http://127.0.0.1:1/x /", "GET http://127.0.0.1:1/x: "),
         ("USER root\nRUN rm /bin/sh\nRUN echo", "line 5: RUN echo"),
         ("USER nobody\nRUN x", "unable to find user nobody"),
     ] {
@@ -268,7 +332,14 @@ fn what_goes_wrong_is_exit_code_102_and_leaves_nothing() {
         assert!(!world.path("layers/extended/run").exists(), "{text}");
         assert!(!fs::read_dir(world.path("kaniko")).unwrap().any(|e| e.unwrap().file_name() != "cache"), "{text}");
     }
+    // Only the first may switch the base.
     world.dockerfile("one", "run", "LABEL a=b");
+    world.write("layers/generated/acme_two/run.Dockerfile", File("FROM other.example/base\nRUN x\n"));
+    world.extend("run").exits(102).says("FROM other.example/base: it is applied to the image before it");
+    fs::remove_file(world.path("layers/generated/acme_two/run.Dockerfile")).unwrap();
+    // What a RUN leaves running is ended, and no error.
+    world.dockerfile("one", "run", "RUN sleep 1234 & echo started");
+    world.extend("run").ok().says("left running were ended");
     fs::remove_dir_all(world.path("kaniko/cache/base")).unwrap();
     world.extend("run").exits(102).says("getting run image to extend");
     world.extend("none").exits(3);

@@ -36,7 +36,7 @@ impl Drop for Fetched {
 /// # Errors
 /// It is, and cannot be had from there.
 pub(crate) fn is_remote(source: &str) -> Result<bool> {
-    let is_git = |rest: &str| rest.split(['#', '?']).next().unwrap_or_default().ends_with(".git");
+    let is_git = |rest: &str| rest.split(['#', '?']).next().unwrap_or_default().strip_suffix(".git").is_some();
     match source.split_once("://") {
         Some(("http" | "https", rest)) if !is_git(rest) => Ok(true),
         None if !source.starts_with("git@") => Ok(false),
