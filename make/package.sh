@@ -20,7 +20,7 @@ done
 
 root=${TOOLCHAIN:-$PWD/out/toolchain}
 make/need.sh /usr/bin/python3=python3 flock=util-linux
-make/toolchain.sh "$root"
+make/toolchain.sh "$root" "$@"
 # One build at a time in one root.
 exec 9>"$root/etc/lock"
 flock 9
