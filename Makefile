@@ -4,6 +4,8 @@
 # acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
 # demo       from source code to a running container; EXTENSION=1 adds an image extension (as root)
 # bench      start-up, builds and their parts, memory, sizes; PEER=DIR sets another lifecycle beside ours
+# bench-plots the same, drawn into docs/performance
+# docs       the book of docs/ in out/book; reference makes its pages of the executables
 # fuzz       what nobody would write, to everything that reads what others wrote: make fuzz [SECONDS=10] [SEED=1] [TARGETS=...]
 # package    for each architecture the tgz that platforms take, and the lifecycle image: make package [ARCHES="amd64 arm64"]
 # package-test  tests the packages that were made; those of other architectures with qemu
@@ -27,7 +29,7 @@ LAUNCHER_PROFILE := $(if $(shell grep -F '[profile.launcher]' Cargo.toml),launch
 
 ARCHES ?= amd64 arm64 ppc64le s390x
 
-.PHONY: build test lint acceptance demo bench fuzz package package-test package-check clean tools
+.PHONY: build test lint acceptance demo bench bench-plots docs reference fuzz package package-test package-check clean tools
 
 tools:
 	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools)
@@ -54,6 +56,15 @@ demo: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 
 bench: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 	TARGET=$(TARGET) bench/run.sh $(LIFECYCLE) $(PEER)
+
+bench-plots: bench
+	/usr/bin/python3 bench/plot.py out/bench/results.json docs
+
+docs: reference
+	make/book.sh
+
+reference:
+	WRITE_PAGES=1 cargo test --quiet --locked -p platform-api --test reference_pages
 
 fuzz: tools
 	SEED=$(SEED) make/fuzz.sh $(or $(SECONDS),10) $(TARGETS)

@@ -109,14 +109,15 @@ static ALL: [VariableInfo; 4] = [
 ];
 
 #[rustfmt::skip]
-static IMAGES: [VariableInfo; 11] = [
+static IMAGES: [VariableInfo; 12] = [
     variable(REGISTRY_AUTH, "credentials: a JSON object from registry to the value of an Authorization header"),
     variable("DOCKER_CONFIG, HOME", "where Docker's config.json is: $DOCKER_CONFIG, else $HOME/.docker"),
     variable("REGISTRY_AUTH_FILE, XDG_RUNTIME_DIR, XDG_CONFIG_HOME", "where podman's auth.json is, read where there is no config.json"),
     variable("CNB_REGISTRY_AUTH_KEYCHAIN_SKIP_AMAZON, CNB_REGISTRY_AUTH_KEYCHAIN_SKIP_AZURE, CNB_REGISTRY_AUTH_KEYCHAIN_SKIP_GOOGLE", "true: do not ask that vendor's credential helper"),
     variable("PATH", "where credential helpers are looked for"),
     variable("DOCKER_HOST", "with -daemon: the daemon's address; the usual sockets unless told otherwise"),
-    variable("DOCKER_TLS_VERIFY, DOCKER_CERT_PATH", "with -daemon: not supported, refused rather than left out"),
+    variable("DOCKER_CERT_PATH", "with -daemon: the directory of ca.pem, cert.pem and key.pem, for TLS to a daemon at tcp://"),
+    variable("DOCKER_TLS_VERIFY", "with -daemon: if set, TLS must be used, and ca.pem must vouch for the daemon"),
     variable("DOCKER_API_VERSION", "with -daemon: the version to speak instead of the newest that both know"),
     variable("SSL_CERT_FILE, SSL_CERT_DIR", "certificate authorities to trust, instead of the system's"),
     variable("HTTP_PROXY, HTTPS_PROXY, http_proxy, https_proxy", "proxies on the way to registries"),

@@ -2,7 +2,9 @@
 
 use std::{collections::HashMap, rc::Rc};
 
-use buildpack_api::{Buildpack, BuildpackId, BuildpackKind, Context, DetectOutcome, DetectResult, Extension, Kind, Order, Target};
+use buildpack_api::{
+    Buildpack, BuildpackId, BuildpackKind, Context, DetectOutcome, DetectResult, Extension, Kind, Order, Target,
+};
 use platform_api::{GroupEntry, ModuleDirs};
 
 use super::order::Member;
