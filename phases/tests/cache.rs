@@ -75,11 +75,20 @@ fn a_second_build_reuses_the_cache_by_link() {
     let world = built("cache = true");
     let tar = world.path("cache/committed").join(&tars(&world.path("cache/committed"))[0]);
     let inode = fs::metadata(&tar).unwrap().ino();
+    let directory = world.inode("cache/committed");
     let (result, lines) = logged(|| world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))));
     result.unwrap();
     assert!(lines.iter().any(|line| line == "Reusing cache layer 'acme/jvm:jdk'"), "{lines:?}");
     assert!(!lines.iter().any(|line| line.starts_with("Adding cache layer")), "{lines:?}");
     assert_eq!(fs::metadata(&tar).unwrap().ino(), inode);
+    assert_eq!(world.inode("cache/committed"), directory, "nothing new, nothing written");
+    assert!(!world.exists("cache/staging"));
+    // Metadata alone changed: the layer is linked.
+    fs::write(world.path("layers/acme_jvm/jdk.toml"), "[types]\ncache = true\n[metadata]\nversion = 8\n").unwrap();
+    world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))).unwrap();
+    assert_ne!(world.inode("cache/committed"), directory);
+    assert_eq!(fs::metadata(&tar).unwrap().ino(), inode);
+    assert!(world.text(&format!("cache/committed/{METADATA}")).contains("\"version\":8"));
     // A changed layer replaces the old one.
     world.layer("jdk", "cache = true", Some("newer"));
     let (result, lines) = logged(|| world.export(&world.exporter("app"), &world.analyzed(), Some(open(&world))));

@@ -76,8 +76,9 @@ pub fn parse_if_exists<T, E: std::fmt::Display>(
         .transpose()
 }
 
-/// Writes the whole file or nothing: a temporary file beside it, synced and renamed, parents made (0777 & umask); in
-/// place where the target is a mount point or the directory refuses a new file.
+/// Writes the whole file or nothing: a temporary file beside it, renamed, parents made (0777 & umask); in place where the
+/// target is a mount point or the directory refuses a new file. Not synced to the disk: the build that reads it would not
+/// survive a power failure either, and a sync can cost more than all else a phase does.
 pub fn write(path: &Path, text: &str) -> Result<(), FileError> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         fs::create_dir_all(parent).map_err(|e| FileError::new("mkdir", parent, &e))?;
@@ -127,8 +128,7 @@ fn write_new(path: &Path, text: &str, old: Option<&fs::Metadata>) -> io::Result<
         }
         file.set_permissions(old.permissions())?;
     }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
+    file.write_all(text.as_bytes())
 }
 
 fn write_in_place(path: &Path, text: &str) -> Result<(), FileError> {

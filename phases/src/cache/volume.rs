@@ -5,6 +5,7 @@
 //! renames, when the backup is whole: who opens the cache then takes the backup back.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
@@ -159,12 +160,18 @@ impl VolumeCache {
         layers: &[CachedLayer],
         staging_lock: Option<Lock>,
     ) -> anyhow::Result<()> {
-        for layer in layers {
-            self.keep(&layer.diff_id)?;
+        let text = format!("{}\n", labels::to_json(metadata).context("serializing metadata")?);
+        let wanted: BTreeSet<&Digest> = layers.iter().map(|layer| &layer.diff_id).collect();
+        if self.is_in_force(&text, &wanted) {
+            // What is not needed does no harm; the next build begins without it.
+            let _ = remove_dir(&self.staging());
+            return Ok(());
+        }
+        for diff_id in wanted {
+            self.keep(diff_id)?;
         }
         let path = self.staging().join(labels::CACHE_METADATA);
-        let text = labels::to_json(metadata).context("serializing metadata")?;
-        write_synced(&path, &format!("{text}\n")).with_context(|| format!("write {}", path.display()))?;
+        write_synced(&path, &text).with_context(|| format!("write {}", path.display()))?;
         let _lock = self.lock(LOCK, Mode::Exclusive);
         self.swap().context("committing cache")?;
         drop(staging_lock);
@@ -182,6 +189,15 @@ impl VolumeCache {
         Ok(())
     }
 
+    /// Whether the cache in force says the same and has these layers and no other: most builds change no cached layer.
+    fn is_in_force(&self, metadata: &str, layers: &BTreeSet<&Digest>) -> bool {
+        let committed = self.committed();
+        let same = fs::read(committed.join(labels::CACHE_METADATA)).is_ok_and(|text| text == metadata.as_bytes());
+        let kept =
+            |layer: &&Digest| Self::tar(&committed, layer).is_file() && !Self::tar(&self.staging(), layer).exists();
+        same && layers.iter().all(kept) && committed.read_dir().is_ok_and(|entries| entries.count() == layers.len() + 1)
+    }
+
     /// Takes a layer that is not in staging over from the cache in force.
     fn keep(&self, diff_id: &Digest) -> anyhow::Result<()> {
         let (from, to) = (Self::tar(&self.committed(), diff_id), Self::tar(&self.staging(), diff_id));
@@ -195,10 +211,10 @@ impl VolumeCache {
     }
 
     /// Two renames, the old cache kept until the new one is in place. Layers need no sync to the disk: one that a
-    /// power failure took does not have its digest, and is made again.
+    /// power failure took does not have its digest, and is made again. Nor do the directories: a journal keeps the order
+    /// of renames.
     fn swap(&self) -> io::Result<()> {
         let (committed, staging, backup) = (self.committed(), self.staging(), self.backup());
-        sync_dir(&staging)?;
         self.discard(&backup)?;
         match fs::rename(&committed, &backup) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
@@ -208,7 +224,6 @@ impl VolumeCache {
             self.recover()?;
             return Err(e);
         }
-        sync_dir(&self.dir)?;
         // The new cache is in force; what is left of the old one goes with the next commit at the latest.
         let _ = self.discard(&backup);
         Ok(())
@@ -226,12 +241,4 @@ fn write_synced(path: &Path, text: &str) -> io::Result<()> {
     let mut file = File::create(path)?;
     io::Write::write_all(&mut file, text.as_bytes())?;
     file.sync_all()
-}
-
-/// Not every file system can sync a directory; then nothing is lost but the promise.
-fn sync_dir(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
-        Err(e) if e.kind() == io::ErrorKind::InvalidInput => Ok(()),
-        other => other,
-    }
 }

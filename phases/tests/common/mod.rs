@@ -305,6 +305,10 @@ impl World {
         self.path(path).symlink_metadata().is_ok()
     }
 
+    pub fn inode(&self, path: &str) -> u64 {
+        std::os::unix::fs::MetadataExt::ino(&self.path(path).metadata().unwrap())
+    }
+
     pub fn text(&self, path: &str) -> String {
         std::fs::read_to_string(self.path(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
     }
