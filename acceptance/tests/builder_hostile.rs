@@ -174,6 +174,10 @@ fn files_of_a_buildpack_that_are_no_files() {
             refused(&dirs, &dirs.text(&format!("layers/bad/{name}")));
         }
     }
+    // Not a layer without a description, which would be put aside.
+    for name in ["launch.toml", "build.toml", "store.toml"] {
+        refused(&with_scripts("", &format!("mkdir \"$1/{name}\"")), &format!("layers/bad/{name}: is a directory"));
+    }
     // An SBOM is copied, not read; but it is a file.
     for script in ["mkfifo", "ln -s /dev/zero"] {
         let dirs = with_scripts("", &format!("{script} \"$1/launch.sbom.cdx.json\""));

@@ -154,6 +154,12 @@ fn types(dir: &BuildpackDir, layer: &str) -> LayerTypes {
 
 /// Checks every layer, and takes those that are for nothing out of the way.
 fn process_layers(layers: &Path, dir: &BuildpackDir) -> anyhow::Result<()> {
+    // As a layer that is for nothing it would be put aside, and nobody would hear of it.
+    for name in ["launch.toml", "build.toml", "store.toml"] {
+        if dir.path.join(name).is_dir() {
+            bail!("read {}: is a directory", dir.path.join(name).display());
+        }
+    }
     for layer in &dir.layers {
         let types = layer.toml.as_ref().map_err(Clone::clone).context("failed to decode layer metadata file")?.types;
         if types == LayerTypes::default() {
