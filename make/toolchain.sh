@@ -34,8 +34,8 @@ if [[ ! -e $made ]]; then
   rm -rf "$root"
   mkdir -p "$root/etc/dpkg/dpkg.cfg.d"
   # Nobody reads manuals here, and of Rust's source only the standard library is compiled.
-  printf 'path-exclude=%s\n' '/usr/share/doc/*' '/usr/share/man/*' '/usr/share/locale/*' \
-    '/usr/src/rustc-*/compiler/*' '/usr/src/rustc-*/src/*' '/usr/src/rustc-*/tests/*' >"$root/etc/dpkg/dpkg.cfg.d/lean"
+  printf '%s\n' path-exclude=/usr/share/{doc,man,locale}/'*' path-exclude='/usr/src/rustc-*/*' \
+    path-include='/usr/src/rustc-*/library/*' >"$root/etc/dpkg/dpkg.cfg.d/lean"
   debootstrap --variant=minbase bookworm "$root" "$mirror" >"$log" 2>&1
 fi
 
