@@ -74,7 +74,7 @@ package: tools
 
 package-test:
 	make/need.sh qemu-aarch64-static=qemu-user-static || true
-	/usr/bin/python3 make/package_test.py out
+	/usr/bin/python3 -B make/package_test.py out
 
 package-check: tools
 	PARTS="$(PARTS)" make/package_check.sh $(ARCHES)
