@@ -304,12 +304,14 @@ fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::E
 
 fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
     let text = error.to_string();
-    if text.contains("UnknownIssuer") {
+    let renewed = text.contains("BadSignature");
+    if renewed || text.contains("UnknownIssuer") {
         let host = bare_host(request.url);
         let issuer = issuer::of_server(agent.config().clone(), request.url);
         let signed = issuer.map_or_else(|| "an unknown authority".to_string(), |name| format!("'{name}'"));
+        let but = if renewed { "; the trusted authority of this name has another key" } else { "" };
         return format!(
-            "{text}: the certificate of {host} is signed by {signed}, which is not trusted; give the authority's \
+            "{text}: the certificate of {host} is signed by {signed}, which is not trusted{but}; give the authority's \
              certificate by SSL_CERT_FILE or SSL_CERT_DIR"
         );
     }
