@@ -38,14 +38,14 @@ pub fn resolve(
 }
 
 /// Whether an image can be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// It is there.
     Readable,
     /// Nobody refuses, but there is no such image.
     Missing,
-    /// Refused, or out of reach.
-    Refused,
+    /// Refused, or out of reach: why.
+    Refused(String),
 }
 
 /// In a layout or a daemon every image counts as readable; in a registry we look.
@@ -54,11 +54,11 @@ pub fn access(images: &Images, name: &str) -> Access {
         return Access::Readable;
     }
     match images.ensure_readable(name) {
-        Err(_) => Access::Refused,
+        Err(error) => Access::Refused(error.to_string()),
         Ok(()) => match images.find(name) {
             Ok(Some(_)) => Access::Readable,
             Ok(None) => Access::Missing,
-            Err(_) => Access::Refused,
+            Err(error) => Access::Refused(error.to_string()),
         },
     }
 }
@@ -67,7 +67,7 @@ pub fn access(images: &Images, name: &str) -> Access {
 /// one is taken only where no other can be read: whoever uses it will say that it is missing.
 ///
 /// # Errors
-/// The sentence for the user.
+/// The sentence for the user, with what each candidate failed of.
 pub fn best_mirror(
     registry: &str,
     image: &str,
@@ -79,15 +79,15 @@ pub fn best_mirror(
     }
     let names = || std::iter::once(image).chain(mirrors.iter().map(String::as_str));
     let near = |name: &&str| Reference::parse(name).is_ok_and(|r| r.registry == registry);
-    let mut missing = None;
+    let (mut missing, mut reasons) = (None, Vec::new());
     for name in names().filter(near).chain(names().filter(|n| !near(n))) {
         match access(name) {
             Access::Readable => return Ok(name.to_owned()),
             Access::Missing => missing = missing.or(Some(name)),
-            Access::Refused => {}
+            Access::Refused(reason) => reasons.push(format!("{name}: {reason}")),
         }
     }
-    missing.map(str::to_owned).ok_or_else(|| INACCESSIBLE.to_owned())
+    missing.map(str::to_owned).ok_or_else(|| format!("{INACCESSIBLE}: {}", reasons.join("; ")))
 }
 
 /// Whether `name` is among these names, digests left aside.
@@ -137,21 +137,32 @@ mod tests {
 
     #[test]
     fn mirrors_by_registry_then_by_access() {
-        use Access::{Missing, Readable, Refused};
+        use Access::{Missing, Readable};
+        let refused = || Access::Refused("401".to_owned());
         let mirrors = ["near.example/run".to_owned(), "far.example/run".to_owned(), "near.example/other".to_owned()];
         for (why, states, expected) in [
             ("same registry first", [Readable, Readable, Readable, Readable], Ok("near.example/run")),
-            ("second of the same registry", [Readable, Refused, Readable, Readable], Ok("near.example/other")),
-            ("then in order", [Readable, Refused, Readable, Refused], Ok("hub.example/run")),
-            ("mirror when the image is refused", [Refused, Refused, Readable, Refused], Ok("far.example/run")),
-            ("a missing one is passed over", [Missing, Missing, Readable, Refused], Ok("far.example/run")),
-            ("a missing one is better than none", [Refused, Refused, Missing, Refused], Ok("far.example/run")),
-            ("none", [Refused, Refused, Refused, Refused], Err(INACCESSIBLE)),
+            ("second of the same registry", [Readable, refused(), Readable, Readable], Ok("near.example/other")),
+            ("then in order", [Readable, refused(), Readable, refused()], Ok("hub.example/run")),
+            ("mirror when the image is refused", [refused(), refused(), Readable, refused()], Ok("far.example/run")),
+            ("a missing one is passed over", [Missing, Missing, Readable, refused()], Ok("far.example/run")),
+            ("a missing one is better than none", [refused(), refused(), Missing, refused()], Ok("far.example/run")),
+            ("none", [refused(), refused(), refused(), refused()], Err(())),
         ] {
             let names = ["hub.example/run", "near.example/run", "far.example/run", "near.example/other"];
-            let access = |name: &str| states[names.iter().position(|n| *n == name).unwrap()];
+            let access = |name: &str| states[names.iter().position(|n| *n == name).unwrap()].clone();
             let found = best_mirror("near.example", "hub.example/run", &mirrors, access);
-            assert_eq!(found, expected.map(str::to_owned).map_err(str::to_owned), "{why}");
+            match expected {
+                Ok(name) => assert_eq!(found.as_deref(), Ok(name), "{why}"),
+                Err(()) => {
+                    let text = found.unwrap_err();
+                    assert!(
+                        text.starts_with(&format!("{INACCESSIBLE}: near.example/run: 401; near.example/other: 401; ")),
+                        "{text}"
+                    );
+                    assert!(text.ends_with("hub.example/run: 401; far.example/run: 401"), "{text}");
+                }
+            }
         }
         assert_eq!(best_mirror("r", "", &[], |_| Readable).unwrap_err(), "missing run image metadata (-run-image)");
     }

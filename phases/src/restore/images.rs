@@ -101,7 +101,7 @@ fn choose_again(run_image: &mut RunImage, offered: &RunImages, images: &Images) 
         return Ok(());
     };
     let access = |name: &str| run_image::access(images, name);
-    if access(&name) != Access::Refused {
+    if !matches!(access(&name), Access::Refused(_)) {
         return Ok(());
     }
     let registry = Reference::parse(&name).map(|r| r.registry).unwrap_or_default();
