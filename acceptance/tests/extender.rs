@@ -24,7 +24,7 @@ use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 const USER: u32 = 1000;
-const TOOLS: [&str; 9] = ["sh", "cat", "rm", "mkdir", "id", "sleep", "echo", "chmod", "touch"];
+const TOOLS: [&str; 10] = ["sh", "cat", "rm", "mkdir", "id", "sleep", "echo", "chmod", "touch", "test"];
 const GROUP: &str = r#"
 [[group]]
 id = "acme/bp"
@@ -259,6 +259,23 @@ fn a_run_image_gets_layers_for_the_exporter() {
         world.dockerfile("two", "run", "COPY from-app /copied\nUSER 1000");
         world.extend("run").ok();
         assert_eq!(world.extended().label("io.buildpacks.rebasable").as_deref(), Some("false"));
+    }
+}
+
+/// The directory is of a lower layer, which overlay file systems rename for nobody.
+#[test]
+fn what_run_mounts_is_in_no_layer() {
+    let Some(world) = World::new("mounts", "0.13") else { return };
+    let mount = "RUN --mount=type=cache,target=/old";
+    let text = format!(
+        "USER root\n{mount} test ! -e /old/file && touch /old/kept /made\n{mount} test -e /old/kept && touch /made2\n\
+         RUN test -e /old/file && touch /made3\nUSER 1000"
+    );
+    world.dockerfile("one", "run", &text);
+    world.extend("run").ok();
+    let image = world.extended();
+    for (n, name) in [(1, "made"), (2, "made2"), (3, "made3")] {
+        assert_eq!(image.layer(n).into_iter().map(|e| e.path).collect::<Vec<_>>(), [name]);
     }
 }
 

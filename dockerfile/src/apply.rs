@@ -18,10 +18,11 @@ use crate::{
 };
 
 mod content;
+mod mounts;
 mod state;
 
-pub use state::base_of;
 use state::State;
+pub use state::base_of;
 
 /// Where Dockerfiles are applied.
 #[derive(Debug)]
@@ -130,6 +131,17 @@ impl Applier {
         material: &[&[u8]],
         act: impl FnOnce(&Setting) -> Result<()>,
     ) -> Result<()> {
+        self.change_apart(state, step, (material, &[]), act)
+    }
+
+    /// The same, with places (relative to the root) where what changes is not the image's.
+    fn change_apart(
+        &mut self,
+        state: &mut State<'_>,
+        step: &Step,
+        (material, apart): (&[&[u8]], &[PathBuf]),
+        act: impl FnOnce(&Setting) -> Result<()>,
+    ) -> Result<()> {
         let key = chained(&self.chain, material);
         let found = self.setting.cache.as_ref().filter(|_| !self.missed).map(|cache| cache.find(&key));
         let layer = match found {
@@ -143,7 +155,7 @@ impl Applier {
                     tracing::info!("No cached layer found for cmd {}", step.text);
                 }
                 self.missed = true;
-                let layer = self.make(state, act)?;
+                let layer = self.make(state, apart, act)?;
                 if let Some(cache) = &self.setting.cache {
                     // The next build is slower then; this one is none the worse.
                     if let Err(error) = cache.put(&key, layer.as_ref()) {
@@ -163,13 +175,18 @@ impl Applier {
     }
 
     /// Acts, and makes a layer of what that changed.
-    fn make(&mut self, state: &State<'_>, act: impl FnOnce(&Setting) -> Result<()>) -> Result<Option<Layer>> {
+    fn make(
+        &mut self,
+        state: &State<'_>,
+        apart: &[PathBuf],
+        act: impl FnOnce(&Setting) -> Result<()>,
+    ) -> Result<Option<Layer>> {
         self.finish()?;
         let Setting { root, ignore, work, .. } = &self.setting;
         let before = self.snapshot.take().map_or_else(|| Snapshot::take(root, ignore), Ok)?;
         act(&self.setting)?;
         let after = Snapshot::take(root, ignore)?;
-        let changes = after.since(&before);
+        let changes = after.since(&before).without(apart);
         self.snapshot = Some(after);
         if changes.is_empty() {
             return Ok(None);

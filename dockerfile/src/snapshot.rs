@@ -99,6 +99,14 @@ impl Changes {
     pub(crate) fn is_empty(&self) -> bool {
         self.present.is_empty() && self.removed.is_empty()
     }
+
+    /// Those that are not in these places.
+    pub(crate) fn without(mut self, places: &[PathBuf]) -> Self {
+        let counts = |path: &PathBuf| !places.iter().any(|place| path.starts_with(place));
+        self.present.retain(counts);
+        self.removed.retain(counts);
+        self
+    }
 }
 
 impl Snapshot {

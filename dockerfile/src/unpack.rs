@@ -80,7 +80,8 @@ impl Unpacking<'_> {
         }
         let link = entry.link_name_bytes().map(|l| PathBuf::from(OsStr::from_bytes(&l)));
         let link = || link.clone().map_or_else(|| refuse("a link to nowhere"), Ok);
-        let mode = entry.header().mode()? & 0o7777;
+        // What is left blank is 0, to those who write tars and to others who read them.
+        let mode = or_blank(&entry.header().as_old().mode, entry.header().mode())? & 0o7777;
         match kind {
             EntryType::Directory => {
                 if !path.is_dir() {
@@ -117,7 +118,8 @@ impl Unpacking<'_> {
         kind: EntryType,
         mode: u32,
     ) -> io::Result<()> {
-        let own = (entry.header().uid()?, entry.header().gid()?);
+        let old = entry.header().as_old();
+        let own = (or_blank(&old.uid, entry.header().uid())?, or_blank(&old.gid, entry.header().gid())?);
         let mut owner = (u32::try_from(own.0).unwrap_or_default(), u32::try_from(own.1).unwrap_or_default());
         let mut xattrs = Vec::new();
         if let Some(records) = entry.pax_extensions()? {
@@ -146,7 +148,7 @@ impl Unpacking<'_> {
         for (name, value) in xattrs {
             rustix::fs::lsetxattr(path, name.as_str(), &value, XattrFlags::empty())?;
         }
-        let mtime = entry.header().mtime()?;
+        let mtime = or_blank(&entry.header().as_old().mtime, entry.header().mtime())?;
         match kind {
             EntryType::Directory => self.dirs.push((path.to_owned(), mtime)),
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => set_time(path, mtime)?,
@@ -183,6 +185,10 @@ impl Unpacking<'_> {
     }
 }
 
+fn or_blank<T: Default>(field: &[u8], number: io::Result<T>) -> io::Result<T> {
+    if field.iter().all(|b| *b == 0 || *b == b' ') { Ok(T::default()) } else { number }
+}
+
 fn whiteout(path: &Path, name: &[u8]) -> io::Result<()> {
     if name == OPAQUE {
         let above = path.parent().unwrap_or(path);
@@ -195,7 +201,7 @@ fn whiteout(path: &Path, name: &[u8]) -> io::Result<()> {
     remove(&path.with_file_name(OsStr::from_bytes(target)), true)
 }
 
-fn remove(path: &Path, directories: bool) -> io::Result<()> {
+pub(crate) fn remove(path: &Path, directories: bool) -> io::Result<()> {
     match path.symlink_metadata() {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(e) => Err(e),

@@ -48,7 +48,7 @@ impl World {
         fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
         for name in [
             "sh", "cat", "rm", "mkdir", "ln", "chmod", "chown", "mknod", "mkfifo", "sleep", "id", "setsid", "test",
-            "touch", "echo",
+            "touch", "echo", "ls",
         ] {
             symlink("busybox", root.join("bin").join(name)).unwrap();
         }
@@ -383,6 +383,37 @@ fn extended_attributes_are_kept() {
             .map(|r| r.map(|r| (r.key().unwrap().to_owned(), r.value_bytes().to_vec())).unwrap())
             .collect();
         assert_eq!(records[&key], CAPABILITY.1);
+    }
+}
+
+#[test]
+fn mounts_are_in_no_layer() {
+    let Some(mut world) = World::new() else { return };
+    let mounts = "--mount=type=cache,target=/data/old,uid=1000,mode=0700 --mount=type=tmpfs,target=/new/tmp";
+    for (n, expected) in [(1, "1\n"), (2, "1\n2\n")] {
+        world.fresh_root();
+        let command =
+            format!("echo {n} >>/data/old/n; touch /new/tmp/x /new/y; cat /data/old/n >/seen-{n}; ls -a /data >>/all");
+        let image = world.apply(&format!("RUN {mounts} {command}\nRUN touch /last"), &[]).unwrap();
+        // What an earlier build put there is there again, and what the image has is not.
+        assert_eq!(world.read(&format!("seen-{n}")), expected);
+        assert_eq!(world.read("data/old/file"), "old");
+        let names: Vec<String> = entries(&image.layers[0]).into_keys().collect();
+        let files = names.iter().filter(|name| !name.ends_with('/')).map(String::as_str).collect::<Vec<_>>();
+        assert_eq!(files, ["all", "new/y", format!("seen-{n}").as_str()]);
+        assert!(!world.root().join("new/tmp").exists());
+    }
+    let mounts = fs::read_dir(world.dir.path().join("mounts")).unwrap().count();
+    assert_eq!(mounts, 1);
+    for (text, expected) in [
+        ("RUN --mount=type=cache,target=/etc/passwd true", "/etc/passwd: it is no directory"),
+        ("RUN --mount=type=cache,target=/ true", "target=/ is the image itself"),
+        ("RUN --mount=type=cache,target=/x,uid=a true", "uid=a is no number"),
+        ("RUN --mount=type=secret,id=x,required=true true", "RUN --mount=type=secret is not supported"),
+        ("RUN --often true", "unknown flag: --often"),
+    ] {
+        let error = world.apply(text, &[]).unwrap_err().to_string();
+        assert!(error.contains(expected), "{text}: {error}");
     }
 }
 

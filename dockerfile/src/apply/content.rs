@@ -8,7 +8,10 @@ use std::{
 
 use image::Digest;
 
-use super::{Applier, Setting, State};
+use super::{
+    Applier, Setting, State,
+    mounts::{self, Mounted},
+};
 use crate::{
     Error, Result, Step,
     context::Context,
@@ -33,7 +36,7 @@ impl Applier {
         command: &Command,
         documents: &[Document],
     ) -> Result<()> {
-        let caches = mounts(flags, state)?;
+        let mounts = mounts::parse(flags, state)?;
         let (words, script) = command_line(state, command, documents);
         let mut env = environment(state);
         let workdir = state.workdir();
@@ -44,20 +47,21 @@ impl Applier {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let material = format!("{}\0{}\0{user}\0{workdir}\0{}", step.text, words.join("\0"), known.join("\0"));
-        self.change(state, step, &[b"RUN", material.as_bytes()], |setting| {
+        self.change_apart(state, step, (&[b"RUN", material.as_bytes()], &mounts::places(&mounts)), |setting| {
             tracing::info!("{}", step.text);
             let root = &setting.root;
             let user = users::find(root, &user)?;
             if !env.iter().any(|(name, _)| name == "HOME") {
                 env.push(("HOME".to_owned(), user.home.clone()));
             }
-            let made = make_dirs(root, &caches)?;
+            let kept = setting.cache.as_ref().map(|cache| cache.dir.with_file_name("mounts"));
+            let mounted = Mounted::new(root, &mounts, kept.as_deref(), &setting.work)?;
             let script = script.map(|text| Script::write(root, &text)).transpose()?;
             let words = script.as_ref().map_or(words, |script| vec![script.name.clone()]);
             let ran = Run { root, words, env, workdir: &workdir, user }.run();
             drop(script);
-            made.iter().try_for_each(|dir| fs::remove_dir_all(dir).map_err(|e| Error::at("remove", dir, &e)))?;
-            ran
+            // What a command that failed has left is not kept; the image is lost with it.
+            ran.and_then(|()| mounted.finish())
         })
     }
 
@@ -147,7 +151,7 @@ impl Remote {
 }
 
 /// Makes directories that are missing; returns those that were made, the deepest first.
-fn make_dirs(root: &Path, dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
+pub(super) fn make_dirs(root: &Path, dirs: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut made = Vec::new();
     for dir in dirs {
         let mut path = root.to_owned();
@@ -222,40 +226,6 @@ fn environment(state: &State<'_>) -> Vec<(String, String)> {
     }
     env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     env.into_iter().collect()
-}
-
-/// Directories that stand in for caches.
-fn mounts(flags: &[Flag], state: &mut State<'_>) -> Result<Vec<PathBuf>> {
-    let mut caches = Vec::new();
-    for flag in flags {
-        let name = flag.name.as_str();
-        if name != "mount" {
-            if !["network", "security"].contains(&name) {
-                return Err(Error::new(format!("unknown flag: --{name}")));
-            }
-            state.warnings.push(format!("RUN --{name} is not supported, and has no effect"));
-            continue;
-        }
-        let value = state.expand(&flag.value)?;
-        let field = |name: &str| {
-            value.split(',').filter_map(|f| f.split_once('=')).find(|(n, _)| *n == name).map(|(_, v)| v.to_owned())
-        };
-        let kind = field("type").unwrap_or_else(|| "bind".to_owned());
-        let target = field("target").or_else(|| field("dst")).or_else(|| field("destination"));
-        match (kind.as_str(), target) {
-            ("cache" | "tmpfs", Some(target)) => {
-                state
-                    .warnings
-                    .push(format!("RUN --mount=type={kind} is not supported: {target} is kept for this one RUN only"));
-                caches.push(clean(Path::new(&target)));
-            }
-            ("secret" | "ssh", _) if field("required").as_deref() != Some("true") => {
-                state.warnings.push(format!("RUN --mount=type={kind} is not supported, and has no effect"));
-            }
-            _ => return Err(Error::new(format!("RUN --mount=type={kind} is not supported"))),
-        }
-    }
-    Ok(caches)
 }
 
 #[derive(Debug, Default)]
