@@ -3,14 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod build_dirs;
+mod image_world;
 
 use std::os::unix::fs::symlink;
 
 use acceptance::{
     run::{command, executable, may_differ, run},
-    tree::Entry::Dir,
+    tree::Entry::{Dir, File},
 };
 use build_dirs::BuildDirs;
+use image_world::World;
 use serde_json::Value;
 
 const NOT_SPEC: &str = "it is not of the specification";
@@ -167,6 +169,40 @@ fn a_trace_is_written_where_it_is_asked_for() {
     dirs.group(&[("acme/a", "0.10")], "");
     run(&mut dirs.builder("0.14")).ok();
     assert!(!dirs.exists("traces/lifecycle") && !dirs.exists("layers/tracing"));
+}
+
+#[test]
+fn layers_are_timed_and_traced() {
+    if may_differ(NOT_SPEC) {
+        return;
+    }
+    let world = World::new();
+    world.analyzed();
+    world.layer("jdk", "launch = true", Some(&[("bin/java", File("java"))]));
+    world.layer("deps", "cache = true", Some(&[("a.jar", File("jar"))]));
+    let cache = world.text("cache");
+    let traced = |mut call: std::process::Command, phase: &str, layer: &str| {
+        call.args(["-cache-dir", &*cache, "-log-level", "debug"]).env("CNB_OTEL_DIR", world.path("layers/tracing"));
+        if phase == "export" {
+            call.arg(world.name("app"));
+        }
+        let out = run(&mut call).ok().stdout();
+        assert!(out.contains(&format!("Timer: layer '{layer}' ran for ")), "{phase}: {out}");
+        let lines = objects(&world.read(&format!("layers/tracing/lifecycle/{phase}.jsonl")));
+        let spans: Vec<Value> =
+            lines.iter().map(|line| line["resourceSpans"][0]["scopeSpans"][0]["spans"][0].clone()).collect();
+        let is_it = |span: &&Value| span["attributes"][0]["value"]["stringValue"] == layer;
+        let (span, of_phase) = (spans.iter().find(is_it).unwrap(), spans.last().unwrap());
+        assert_eq!((&of_phase["name"], of_phase.get("parentSpanId")), (&phase.into(), None));
+        assert_eq!((&span["name"], &span["parentSpanId"]), (&"layer".into(), &of_phase["spanId"]));
+        let bytes = |at: usize| span["attributes"][at]["value"]["intValue"].as_str().unwrap().parse::<u64>().unwrap();
+        (bytes(1), bytes(2))
+    };
+    let (read, sent) = traced(world.exporter("0.12", &[]), "export", "acme/jvm:jdk");
+    assert!(read > 1024 && sent > 0, "{read} read, {sent} sent");
+    world.clear_layers();
+    let (read, sent) = traced(world.restorer("0.12"), "restore", "acme/jvm:deps");
+    assert!(read > 1024 && sent == 0, "{read} read, {sent} sent");
 }
 
 #[test]
