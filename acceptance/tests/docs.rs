@@ -165,14 +165,21 @@ fn collect_text(dir: &Path, text: &mut String) {
     }
 }
 
+/// A call of what follows as a user that is not root.
+fn ordinary_user() -> Command {
+    let as_user = if as_root() { &["--reuid=1000", "--regid=1000", "--clear-groups"][..] } else { &[] };
+    let mut call = Command::new("setpriv");
+    call.args(as_user).arg("--");
+    call
+}
+
 /// Runs the steps in one shell, and returns what each printed.
 fn printed_by(steps: &[Step], dir: &Path, lifecycle: &Path) -> Vec<String> {
     let mark = "-- end of a step --";
     let told = steps.iter().map(|step| format!("{}\necho '{mark}'\n", step.command));
     let script = "set -eu\nexec 2>&1\n".to_owned() + &told.collect::<String>();
-    let as_user = if as_root() { &["--reuid=1000", "--regid=1000", "--clear-groups"][..] } else { &[] };
-    let mut shell = Command::new("setpriv");
-    shell.args(as_user).args(["--", "bash", "-c", &script]).current_dir(dir);
+    let mut shell = ordinary_user();
+    shell.args(["bash", "-c", &script]).current_dir(dir);
     shell.env("LIFECYCLE", lifecycle).env("HOME", dir).env_remove("XDG_RUNTIME_DIR");
     let outcome = run(&mut shell);
     let printed: Vec<String> = outcome.stdout().split(&format!("{mark}\n")).map(str::to_owned).collect();
@@ -188,6 +195,10 @@ fn the_tutorial_prints_what_it_says() {
         |name: &&str| std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join(name).exists());
     if let Some(missing) = needed.iter().find(|name| !has(name)) {
         eprintln!("skipped: {missing} is not installed");
+        return;
+    }
+    if run(ordinary_user().args(["unshare", "--user", "--map-root-user", "true"])).code() != 0 {
+        eprintln!("skipped: users may not make user namespaces here");
         return;
     }
     let launcher = find_executable("launcher").unwrap();

@@ -120,9 +120,33 @@ pub fn describe(executable: Executable, api: PlatformApi) -> Vec<FlagInfo> {
         .iter()
         .chain(gates(executable).iter().filter(|(_, has)| has(api)).map(|(name, _)| name))
         .filter_map(|name| find(name))
+        .map(|flag| FlagInfo { help: help_of(executable, flag), ..flag })
         .collect();
     found.sort_by_key(|flag| flag.name);
     found
+}
+
+/// What a flag says of itself, where an executable does something of its own with it.
+fn help_of(executable: Executable, flag: FlagInfo) -> &'static str {
+    use Executable::{Analyzer, Detector, Exporter, Extender, Rebaser, Restorer};
+    match (executable, flag.name) {
+        (Analyzer, "cache-image") => "the image that exporter will keep layers in; it is checked that this can be done",
+        (Analyzer, "launch-cache") => {
+            "with -daemon: layers of the previous image that need not be read from the daemon"
+        }
+        (Analyzer, "skip-layers") => "do not bring back the SBOMs of the previous image",
+        (Analyzer, "tag") => "another name that the image will have; may be repeated",
+        (Detector, "run") => "run.toml: run images that extensions may switch to, with their mirrors",
+        (Exporter, "image" | "run-image") => "refused: the run image is that of analyzed.toml",
+        (Extender, "app") => "the application's source, for the build that follows in an extended build image",
+        (Rebaser, "daemon") => "the images are in a Docker or podman daemon, not in a registry",
+        (Rebaser, "previous-image") => "the image to rebase; without it the first <image>",
+        (Rebaser, "run-image") => "the new run image; without it the one that the image's label names, by its mirrors",
+        (Restorer, "cache-dir") => "restore layers from this directory",
+        (Restorer, "cache-image") => "restore layers from this image of a registry; goes before -cache-dir",
+        (Restorer, "run") => "run.toml: where to look for a mirror, should the run image not be accessible",
+        _ => flag.help,
+    }
 }
 
 /// A flag by its name.
@@ -158,7 +182,7 @@ static FLAGS: [FlagInfo; 45] = [
     row("generated", Dir, env::GENERATED_DIR, "<layers>/generated", "what image extensions generate: their Dockerfiles and contexts"),
     row("gid", Id, env::GROUP_ID, "0", "group to become, which owns what is written; 0: stay who we are"),
     row("group", File, env::GROUP_PATH, "<layers>/group.toml", "group.toml: the buildpacks and extensions of this build"),
-    row("image", Text, "", "", "old name of -run-image; exporter refuses it"),
+    row("image", Text, "", "", "old name of -run-image"),
     row("insecure-registry", List, env::INSECURE_REGISTRIES, "", "a registry that may be spoken to by HTTP or with a certificate that nobody vouches for; may be repeated, the variable has commas"),
     row("kaniko-cache-ttl", Duration, env::KANIKO_CACHE_TTL, "336h", "how long cached layers of extended images are used, e.g. 90m or 336h"),
     row("kind", Text, env::EXTEND_KIND, "build", "the image to extend: build or run"),
@@ -174,12 +198,12 @@ static FLAGS: [FlagInfo; 45] = [
     row("parallel", Bool, env::PARALLEL_EXPORT, "false", "taken for compatibility: image and cache are always made side by side"),
     row("plan", File, env::PLAN_PATH, "<layers>/plan.toml", "plan.toml: what the buildpacks of the group provide and require"),
     row("platform", Dir, env::PLATFORM_DIR, path::PLATFORM, "what the platform gives to buildpacks: its env directory holds the user's variables"),
-    row("previous-image", Text, env::PREVIOUS_IMAGE, "", "the image of an earlier build, whose layers are used again where they did not change (rebaser: which is rebased); without it <image>"),
+    row("previous-image", Text, env::PREVIOUS_IMAGE, "", "the image of an earlier build, whose layers are used again where they did not change; without it <image>"),
     row("process-type", Text, env::PROCESS_TYPE, "", "the process that the image starts by default"),
     row("project-metadata", File, env::PROJECT_METADATA_PATH, "<layers>/project-metadata.toml", "project-metadata.toml: where the source is from; becomes a label"),
     row("report", File, env::REPORT_PATH, "<layers>/report.toml", "report.toml: tells the platform which image was made"),
     row("run", File, env::RUN_PATH, path::RUN, "run.toml: the run images to choose from, with their mirrors"),
-    row("run-image", Text, env::RUN_IMAGE, "", "the run image; without it the first of run.toml (stack.toml) that fits; exporter refuses it, and takes that of analyzed.toml"),
+    row("run-image", Text, env::RUN_IMAGE, "", "the run image; without it the first of run.toml (stack.toml) that fits"),
     row("skip-layers", Bool, env::SKIP_LAYERS, "false", "restore no layers and no metadata of layers: every buildpack starts anew"),
     row("skip-restore", Bool, env::SKIP_RESTORE, "false", "restore no layers and no metadata of layers: every buildpack starts anew"),
     row("stack", File, env::STACK_PATH, path::STACK, "stack.toml: the run image, with its mirrors"),
