@@ -4,6 +4,7 @@ import http.server
 import json
 import pathlib
 import re
+import sys
 import threading
 import urllib.parse
 import uuid
@@ -22,7 +23,7 @@ class Registry:
         for path in (self.blobs, self.uploads):
             path.mkdir(parents=True, exist_ok=True)
         handler = type("Handler", (Handler,), {"registry": self})
-        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+        self.server = Server(("127.0.0.1", 0), handler)
         self.host = f"127.0.0.1:{self.server.server_address[1]}"
 
     def __enter__(self):
@@ -53,6 +54,14 @@ class Registry:
         (directory / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [descriptor]}))
         (directory / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
         return directory
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A client may hang up when it has read what it wanted."""
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
