@@ -158,7 +158,10 @@ fn check_order(steps: &[Step]) -> Result<()> {
     for step in before {
         if !matches!(step.instruction, Instruction::Arg(_)) {
             let keyword = step.instruction.keyword();
-            return Err(Error::new(format!("line {}: {keyword} before FROM: no build stage in current context", step.line)));
+            return Err(Error::new(format!(
+                "line {}: {keyword} before FROM: no build stage in current context",
+                step.line
+            )));
         }
     }
     Ok(())
