@@ -1,6 +1,6 @@
 //! Which layers the app image has, in their order, and what is in each.
 
-use std::path::Path;
+use std::{path::Path, thread};
 
 use anyhow::{Context as _, bail};
 use image::{Owner, Recipe};
@@ -59,10 +59,12 @@ pub(super) fn plan(
     metadata: &BuildMetadata,
 ) -> anyhow::Result<Vec<Planned>> {
     let owner = Owner { uid: i.user.uid.into(), gid: i.user.gid.into() };
-    let mut planned = Vec::new();
-    for (index, buildpack) in dir.buildpacks.iter().enumerate() {
-        buildpack_layers(&mut planned, index, buildpack, previous, owner)?;
-    }
+    // The application is as large as all layers, often enough: both are walked at once.
+    let (of_buildpacks, of_app) = thread::scope(|scope| {
+        let of_app = scope.spawn(|| app_layers(i, previous, metadata, owner));
+        (buildpack_layers(dir, previous, owner), of_app.join())
+    });
+    let mut planned = of_buildpacks?;
     let sbom = SbomDir::Launch.path(&i.layers);
     if i.api.sbom_layers() && sbom.is_dir() {
         planned.push(Planned {
@@ -72,7 +74,7 @@ pub(super) fn plan(
             content: files(recipe_of(&sbom, owner)?, previous.sbom.iter().map(|layer| &layer.sha)),
         });
     }
-    app_layers(&mut planned, i, previous, metadata, owner)?;
+    planned.extend(super::joined(of_app)?);
     planned.push(Planned {
         identifier: "buildpacksio/lifecycle:launcher".to_owned(),
         created_by: "Buildpacks Application Launcher".to_owned(),
@@ -105,12 +107,12 @@ pub(super) fn recipe_of(dir: &Path, owner: Owner) -> anyhow::Result<Recipe> {
 }
 
 fn app_layers(
-    planned: &mut Vec<Planned>,
     i: &ExporterInputs,
     previous: &LayersMetadata,
     metadata: &BuildMetadata,
     owner: Owner,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Vec<Planned>> {
+    let mut planned = Vec::new();
     let slices = slices::divide(&i.app, &metadata.slices).context("exporting app layers: creating app layers")?;
     for (n, paths) in (1..).zip(slices) {
         let whole = metadata.slices.is_empty();
@@ -122,7 +124,7 @@ fn app_layers(
             content: files(recipe, previous.app.iter().map(|layer| &layer.sha)),
         });
     }
-    Ok(())
+    Ok(planned)
 }
 
 /// The layers of a buildpack that belong into the app image, by name.
@@ -132,7 +134,15 @@ fn launch_layers(buildpack: &BuildpackDir) -> Vec<&LayerDir> {
     layers
 }
 
-fn buildpack_layers(
+fn buildpack_layers(dir: &LayersDir, previous: &LayersMetadata, owner: Owner) -> anyhow::Result<Vec<Planned>> {
+    let mut planned = Vec::new();
+    for (index, buildpack) in dir.buildpacks.iter().enumerate() {
+        layers_of(&mut planned, index, buildpack, previous, owner)?;
+    }
+    Ok(planned)
+}
+
+fn layers_of(
     planned: &mut Vec<Planned>,
     index: usize,
     buildpack: &BuildpackDir,

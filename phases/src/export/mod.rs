@@ -11,12 +11,13 @@ mod layers;
 mod lifecycle_sboms;
 pub(crate) mod save;
 mod slices;
+mod sources;
 
-use std::{fs, io};
+use std::{fs, io, thread};
 
 use anyhow::{Context as _, bail};
 use buildpack_api::BuildToml;
-use image::{Destination, Digest, Event, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
+use image::{Digest, Event, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
 use platform_api::{
     Analyzed, BuildMetadata, BuildReport, Failure, Group, LauncherInfo, LayersMetadata, ProjectMetadata, Report,
     RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
@@ -28,6 +29,7 @@ use self::{
     cached::CacheExport,
     extended::Extended,
     layers::{Content, Kind, Planned},
+    sources::Sources,
 };
 use crate::{
     cache::{Cache, LaunchCache},
@@ -64,18 +66,22 @@ pub fn export(
     if i.api.lifecycle_sboms() {
         lifecycle_sboms::copy(&i.layers, &i.launcher_sbom).context("failed to copy buildpacksio SBOMs")?;
     }
-    let sources = Sources::open(i, analyzed, images, run_reference)?;
     let dir = LayersDir::read(&i.layers, group)?;
     let wants_extended = analyzed.run_image.as_ref().is_some_and(|r| r.extend) && i.api.run_image_extension();
-    let read_extended = || extended_run_image(i, wants_extended && !sources.layout);
+    let read_extended = || extended_run_image(i, wants_extended && !matches!(images, Images::Layout(_)));
     let plan = || {
         let mut planned = read_extended()?.map(|mut e| e.take_layers()).unwrap_or_default();
         planned.extend(layers::plan(i, &dir, &analyzed.metadata, metadata)?);
         Ok(planned)
     };
+    let (sources, planned) = thread::scope(|scope| {
+        let planning = scope.spawn(plan);
+        (Sources::open(i, analyzed, images, run_reference), planning.join())
+    });
+    let (sources, planned) = (sources?, joined(planned)?);
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
     let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);
-    let (made, cache, launch_cache) = make_layers(&plan, &sources, cache, launch_cache, on_event)
+    let (made, cache, launch_cache) = make_layers(planned, &plan, &sources, cache, launch_cache, on_event)
         .map_err(|error| naming_images(error, &i.output_images))?;
     let layers_made: Vec<Digest> = made.iter().map(|layer| layer.layer.diff_id.clone()).collect();
 
@@ -100,82 +106,6 @@ pub fn export(
     Ok(report)
 }
 
-/// Where layers come from and go to.
-struct Sources {
-    base: Image,
-    previous: Option<Image>,
-    /// `None`: there is no place for compressed blobs (a daemon).
-    destination: Option<Destination>,
-    /// The previous image may have lost blobs that its manifest names, so each is looked at.
-    layout: bool,
-}
-
-impl Sources {
-    fn open(i: &ExporterInputs, analyzed: &Analyzed, images: &Images, run_reference: &str) -> anyhow::Result<Self> {
-        let base = open_base(images, run_reference)?
-            .with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
-        let previous = open_previous(images, analyzed.previous_image.as_deref())?;
-        let name = i.output_images.first().context("at least one image argument is required")?;
-        let destination = destination(images, name)?;
-        if let Some(Destination::Layout(path)) = &destination {
-            tracing::info!("Using app image: {}", path.display());
-        }
-        Ok(Self { base, previous, destination, layout: matches!(images, Images::Layout(_)) })
-    }
-
-    /// The previous image's layer with this diff ID, if its blob can be had.
-    fn previous_layer(&self, sha: &str) -> Option<&Layer> {
-        let diff_id = Digest::parse(sha).ok()?;
-        let previous = self.previous.as_ref()?;
-        let layer = previous.layers.get(previous.find_layer(&diff_id)?)?;
-        let usable = match (&layer.blob, &self.destination) {
-            // In a daemon layers have no blobs, and are there.
-            (_, None) => true,
-            (None, Some(_)) => false,
-            (Some(blob), Some(_)) => match &blob.source {
-                image::BlobSource::Layout(path) if self.layout => {
-                    path.join("blobs").join("sha256").join(blob.digest.hex()).is_file()
-                }
-                _ => true,
-            },
-        };
-        usable.then_some(layer)
-    }
-}
-
-fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> {
-    save::find_patiently(images, reference).with_context(|| format!("create new app image: run image {reference}"))
-}
-
-fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
-    let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
-    match images {
-        Images::Registry(_) => tracing::info!("Reusing layers from image '{reference}'"),
-        Images::Layout(_) => {
-            let path = reference.rsplit_once('@').map_or(reference, |(path, _)| path);
-            tracing::info!("Reusing layers from image '{path}'");
-        }
-        Images::Daemon(_) => tracing::debug!("Reusing layers from image with id '{reference}'"),
-    }
-    match save::find_identified(images, reference) {
-        // Whatever became of it since it was analyzed: its layers can be made again.
-        Err(image::Error::Corrupt(cause)) => {
-            tracing::warn!("Not reusing layers from image '{reference}': {cause}");
-            Ok(None)
-        }
-        found => found.with_context(|| format!("previous image {reference}")),
-    }
-}
-
-/// A daemon takes layers as they are, so there is no destination for blobs.
-fn destination(images: &Images, name: &str) -> anyhow::Result<Option<Destination>> {
-    Ok(match images {
-        Images::Registry(registry) => Some(Destination::Registry(registry.clone(), image::Reference::parse(name)?)),
-        Images::Daemon(_) => None,
-        Images::Layout(layout) => Some(Destination::Layout(layout.path_of(name)?)),
-    })
-}
-
 /// A layer of the image to be.
 struct Made {
     planned: Planned,
@@ -198,15 +128,20 @@ fn naming_images(error: anyhow::Error, names: &[String]) -> anyhow::Error {
     }
 }
 
-/// Runs the pipeline. Where the cache is what fails, the app image is made without it.
+/// What a thread came to.
+fn joined<T>(result: thread::Result<anyhow::Result<T>>) -> anyhow::Result<T> {
+    result.unwrap_or_else(|_| bail!("a thread ended before its work"))
+}
+
+/// Runs the pipeline. Where the cache is what fails, the app image is made without it, from a new plan.
 fn make_layers(
+    mut planned: Vec<Planned>,
     plan: &dyn Fn() -> anyhow::Result<Vec<Planned>>,
     sources: &Sources,
     mut cache: Option<CacheExport>,
     mut launch_cache: Option<LaunchCache>,
     on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<(Vec<Made>, Option<CacheExport>, Option<LaunchCache>)> {
-    let mut planned = plan()?;
     let mut jobs = app_jobs(&mut planned, sources);
     let of_app = jobs.len();
     if let Some(launch_cache) = &launch_cache {

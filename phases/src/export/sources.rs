@@ -1,0 +1,88 @@
+//! The images an export begins with, and where it ends.
+
+use anyhow::Context as _;
+use image::{Destination, Digest, Image, Images, Layer};
+use platform_api::{Analyzed, inputs::ExporterInputs};
+
+use super::save;
+
+/// Where layers come from and go to.
+pub(super) struct Sources {
+    pub(super) base: Image,
+    pub(super) previous: Option<Image>,
+    /// `None`: there is no place for compressed blobs (a daemon).
+    pub(super) destination: Option<Destination>,
+    /// The previous image may have lost blobs that its manifest names, so each is looked at.
+    layout: bool,
+}
+
+impl Sources {
+    pub(super) fn open(
+        i: &ExporterInputs,
+        analyzed: &Analyzed,
+        images: &Images,
+        run_reference: &str,
+    ) -> anyhow::Result<Self> {
+        let base = open_base(images, run_reference)?
+            .with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
+        let previous = open_previous(images, analyzed.previous_image.as_deref())?;
+        let name = i.output_images.first().context("at least one image argument is required")?;
+        let destination = destination(images, name)?;
+        if let Some(Destination::Layout(path)) = &destination {
+            tracing::info!("Using app image: {}", path.display());
+        }
+        Ok(Self { base, previous, destination, layout: matches!(images, Images::Layout(_)) })
+    }
+
+    /// The previous image's layer with this diff ID, if its blob can be had.
+    pub(super) fn previous_layer(&self, sha: &str) -> Option<&Layer> {
+        let diff_id = Digest::parse(sha).ok()?;
+        let previous = self.previous.as_ref()?;
+        let layer = previous.layers.get(previous.find_layer(&diff_id)?)?;
+        let usable = match (&layer.blob, &self.destination) {
+            // In a daemon layers have no blobs, and are there.
+            (_, None) => true,
+            (None, Some(_)) => false,
+            (Some(blob), Some(_)) => match &blob.source {
+                image::BlobSource::Layout(path) if self.layout => {
+                    path.join("blobs").join("sha256").join(blob.digest.hex()).is_file()
+                }
+                _ => true,
+            },
+        };
+        usable.then_some(layer)
+    }
+}
+
+fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> {
+    save::find_patiently(images, reference).with_context(|| format!("create new app image: run image {reference}"))
+}
+
+fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
+    let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
+    match images {
+        Images::Registry(_) => tracing::info!("Reusing layers from image '{reference}'"),
+        Images::Layout(_) => {
+            let path = reference.rsplit_once('@').map_or(reference, |(path, _)| path);
+            tracing::info!("Reusing layers from image '{path}'");
+        }
+        Images::Daemon(_) => tracing::debug!("Reusing layers from image with id '{reference}'"),
+    }
+    match save::find_identified(images, reference) {
+        // Whatever became of it since it was analyzed: its layers can be made again.
+        Err(image::Error::Corrupt(cause)) => {
+            tracing::warn!("Not reusing layers from image '{reference}': {cause}");
+            Ok(None)
+        }
+        found => found.with_context(|| format!("previous image {reference}")),
+    }
+}
+
+/// A daemon takes layers as they are, so there is no destination for blobs.
+fn destination(images: &Images, name: &str) -> anyhow::Result<Option<Destination>> {
+    Ok(match images {
+        Images::Registry(registry) => Some(Destination::Registry(registry.clone(), image::Reference::parse(name)?)),
+        Images::Daemon(_) => None,
+        Images::Layout(layout) => Some(Destination::Layout(layout.path_of(name)?)),
+    })
+}
