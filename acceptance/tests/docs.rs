@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use acceptance::run::{as_root, find_executable, run, workspace};
+use acceptance::run::{as_root, find_executable, may_differ, run, workspace};
 
 const EXECUTABLES: [&str; 9] =
     ["analyzer", "detector", "restorer", "extender", "builder", "exporter", "creator", "rebaser", "launcher"];
@@ -190,6 +190,9 @@ fn printed_by(steps: &[Step], dir: &Path, lifecycle: &Path) -> Vec<String> {
 
 #[test]
 fn the_tutorial_prints_what_it_says() {
+    if may_differ("the tutorial is about ours") {
+        return;
+    }
     let needed = ["skopeo", "umoci", "busybox", "unshare", "setpriv"];
     let has =
         |name: &&str| std::env::split_paths(&std::env::var_os("PATH").unwrap()).any(|dir| dir.join(name).exists());
