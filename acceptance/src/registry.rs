@@ -24,7 +24,7 @@ use tempfile::TempDir;
 pub struct Options<'a> {
     /// Names and passwords; with any, every request needs basic authentication.
     pub users: &'a [(&'a str, &'a str)],
-    /// Speaks TLS, with a certificate of a private authority for `127.0.0.1` and `localhost`.
+    /// Speaks TLS, with a certificate of a private authority for `127.0.0.1`, `localhost` and `*.corp.example`.
     pub tls: bool,
 }
 
@@ -153,7 +153,7 @@ fn make_certificates(dir: &Path) {
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost\n").expect("write server.ext");
+    fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:*.corp.example\n").expect("write server.ext");
     openssl(&format!("req -x509 {new_key} -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem"));
     openssl(&format!("req {new_key} -subj /CN=test-registry -keyout server.key -out server.csr"));
     openssl(
