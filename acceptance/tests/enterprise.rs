@@ -76,8 +76,9 @@ fn a_wrong_authority_is_an_error_that_says_what_to_do() {
     for variables in trusted {
         let outcome = create(&root, variables, &[], &root.world.name("app:1"));
         assert_ne!(outcome.code(), 0, "{}", outcome.all());
-        let outcome = outcome.says(&format!("https://{}/v2/", root.world.host));
+        // The reference says no more than that no run image is accessible.
         if !may_differ("the words are ours") {
+            let outcome = outcome.says(&format!("https://{}/v2/", root.world.host));
             let outcome = outcome
                 .says("the certificate of 127.0.0.1 is signed by 'CN=test-authority', which is not trusted")
                 .says("SSL_CERT_FILE or SSL_CERT_DIR");
@@ -102,6 +103,9 @@ fn proxy_to(registry: &RegistryServer) -> FaultServer {
 #[test]
 fn a_registry_behind_a_proxy() {
     for tls in [true, false] {
+        if !tls && may_differ("it looks for run images as if no registry were insecure") {
+            return;
+        }
         let Some(mut root) = root(tls) else { return };
         let proxy = proxy_to(&root.world.registry);
         root.world.host = CORPORATE.into();
@@ -117,7 +121,8 @@ fn a_registry_behind_a_proxy() {
         let insecure: &[&str] = if tls { &[] } else { &["-insecure-registry", CORPORATE] };
         // The two schemes have a variable each, in either case. Whether there is TLS is asked by HTTPS.
         let both = [("http_proxy", &*url), ("HTTPS_PROXY", &url), trust];
-        create(&root, &both, insecure, &root.world.name("app:1")).ok();
+        let created = create(&root, &both, insecure, &root.world.name("app:1"));
+        assert_eq!(created.code(), 0, "TLS: {tls}: {}\n{:?}", created.all(), proxy.seen());
         assert!(root.world.is_whole("app:1"));
         let (connects, all) = (proxy.count("CONNECT", CORPORATE), proxy.seen());
         assert!(connects > 0);
