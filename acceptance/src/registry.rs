@@ -153,7 +153,8 @@ fn make_certificates(dir: &Path) {
         assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     };
     let new_key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
-    fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:*.corp.example\n").expect("write server.ext");
+    fs::write(dir.join("server.ext"), "subjectAltName=IP:127.0.0.1,DNS:localhost,DNS:*.corp.example\n")
+        .expect("write server.ext");
     openssl(&format!("req -x509 {new_key} -days 2 -subj /CN=test-authority -keyout ca.key -out ca.pem"));
     openssl(&format!("req {new_key} -subj /CN=test-registry -keyout server.key -out server.csr"));
     openssl(

@@ -59,6 +59,14 @@ fn analyzed_that_cannot_be_used_is_a_warning() {
     }
 }
 
+#[test]
+fn that_no_run_images_are_offered_is_said_once() {
+    let world = World::new();
+    world.analyzed();
+    let outcome = run(world.restorer("0.14").args(["-run", "/no/run.toml"])).ok();
+    assert_eq!(outcome.all().matches("No run metadata found").count(), 1, "{}", outcome.all());
+}
+
 /// What comes back of a layer of each kind, per the table of the specification: metadata, and data.
 #[test]
 fn each_kind_of_layer_comes_back_as_the_table_says() {

@@ -11,10 +11,11 @@ fn main() -> std::process::ExitCode {
         |i, flags| {
             let group = steps::read_group(&i.group)?;
             let analyzed = steps::read_analyzed(&i.analyzed);
-            let places = steps::restorer_images(&i, analyzed.as_ref().ok(), flags)?;
+            let offered = steps::restorer_offer(&i)?;
+            let places = steps::restorer_images(&i, analyzed.as_ref().ok(), &offered, flags)?;
             privileges::become_user(i.user, &[Some(&i.layers), i.cache.dir.as_deref(), Some(&i.kaniko)])?;
             let analyzed = match analyzed {
-                Ok(analyzed) => steps::resolve_images(&i, &group, analyzed, &places)?,
+                Ok(analyzed) => steps::resolve_images(&i, &group, analyzed, &offered, &places)?,
                 Err(failure) => {
                     // The log shows what is said under the names of our crates, and this executable is named by itself.
                     tracing::warn!(target: "cmd", "Not using analyzed data, usable file not found: {}", failure.text);

@@ -13,7 +13,7 @@ pub use export::{export, exporter_images, read_build_metadata};
 pub use extend::{extend, extended_inputs, guard_machine};
 pub use images::{Places, analyze, analyzer_images, open, open_cache, read_run_images};
 pub use rebase::{rebase, rebaser_images};
-pub use restore::{resolve_images, restore, restorer_images};
+pub use restore::{resolve_images, restore, restorer_images, restorer_offer};
 
 use std::path::Path;
 

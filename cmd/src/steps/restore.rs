@@ -7,16 +7,23 @@ use platform_api::{Analyzed, ExitCode, Failure, Flags, Group, LayersMetadata, Ru
 use super::{Places, images, open, read_run_images, timed, write_analyzed};
 use crate::{in_phase, progress};
 
+/// What the platform offers as run images: the mirrors of the chosen one are looked up again when it has gone.
+pub fn restorer_offer(i: &RestorerInputs) -> Result<RunImages, Failure> {
+    if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api) } else { Ok(RunImages::default()) }
+}
+
 /// Opens the places of the images a restore looks up.
-pub fn restorer_images(i: &RestorerInputs, analyzed: Option<&Analyzed>, flags: &Flags) -> Result<Places, Failure> {
+pub fn restorer_images(
+    i: &RestorerInputs,
+    analyzed: Option<&Analyzed>,
+    offered: &RunImages,
+    flags: &Flags,
+) -> Result<Places, Failure> {
     let cache_image = i.cache.image.as_deref().unwrap_or_default();
     let build_image = i.build_image.as_deref().unwrap_or_default();
     images::check_names(&[], &[cache_image, build_image], &i.location)?;
-    // The mirrors of the run image are looked up again when the chosen one has gone.
-    let offered =
-        if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api)? } else { RunImages::default() };
     let mut names = vec![cache_image, build_image];
-    names.extend(images::offered_names(&offered));
+    names.extend(images::offered_names(offered));
     if let Some(run_image) = analyzed.and_then(|a| a.run_image.as_ref()) {
         names.extend([run_image.reference.as_str(), run_image.image.as_deref().unwrap_or_default()]);
     }
@@ -29,11 +36,10 @@ pub fn resolve_images(
     i: &RestorerInputs,
     group: &Group,
     analyzed: Analyzed,
+    offered: &RunImages,
     places: &Places,
 ) -> Result<Analyzed, Failure> {
-    let offered =
-        if i.api.restorer_resolves_run_image() { read_run_images(&i.run, i.api)? } else { RunImages::default() };
-    let analyzed = phases::restore::resolve_images(i, group, analyzed, &offered, &places.images, &places.registry)
+    let analyzed = phases::restore::resolve_images(i, group, analyzed, offered, &places.images, &places.registry)
         .map_err(|e| Failure::failed(crate::chain(&e)))?;
     write_analyzed(&i.analyzed, &analyzed)?;
     Ok(analyzed)
