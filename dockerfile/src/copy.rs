@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use image::clean_path;
+
 use crate::{
     Error, Result, archive,
     context::{Context, Found, sorted},
@@ -174,22 +176,7 @@ fn give_way(to: &Path) -> io::Result<()> {
 /// A destination seen from the working directory. Its end stays: it may say that it is a directory.
 pub(crate) fn destination(workdir: &str, text: &str) -> String {
     let is_dir = text.ends_with('/') || text == "." || text.ends_with("/.") || text.ends_with("..");
-    let path = clean(&PathBuf::from("/").join(workdir).join(text));
+    let path = clean_path(&PathBuf::from("/").join(workdir).join(text));
     let path = path.display().to_string();
     if is_dir && path != "/" { format!("{path}/") } else { path }
-}
-
-/// An absolute path without `.` and `..`.
-pub(crate) fn clean(path: &Path) -> PathBuf {
-    let mut out = PathBuf::from("/");
-    for part in path.components() {
-        match part {
-            std::path::Component::Normal(part) => out.push(part),
-            std::path::Component::ParentDir => {
-                out.pop();
-            }
-            _ => {}
-        }
-    }
-    out
 }

@@ -89,7 +89,7 @@ impl Recipe {
     /// # Errors
     /// Naming the directory that could not be read.
     pub fn dir(dir: &Path, owner: Owner) -> io::Result<Self> {
-        let dir = clean(&std::path::absolute(dir)?);
+        let dir = clean_path(&std::path::absolute(dir)?);
         let mut recipe = Self::default();
         recipe.push_parents(&dir);
         let found = dir.symlink_metadata().map_err(|e| on_path("read", &dir, &e))?;
@@ -138,7 +138,7 @@ impl Recipe {
             return Ok(recipe);
         }
         paths.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
-        recipe.push_parents(&clean(&std::path::absolute(root)?));
+        recipe.push_parents(&clean_path(&std::path::absolute(root)?));
         for path in paths {
             recipe.push(path.as_os_str().as_bytes(), Kind::Any, owner);
         }
@@ -296,8 +296,8 @@ fn kind_of(file_type: std::fs::FileType) -> Kind {
     }
 }
 
-/// An absolute path without `.`, `..` and doubled slashes.
-fn clean(path: &Path) -> PathBuf {
+/// The absolute path without `.`, `..` and doubled slashes; the file system is not asked, so links are no matter.
+pub fn clean_path(path: &Path) -> PathBuf {
     let mut out = PathBuf::from("/");
     for part in path.components() {
         match part {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::Digest;
+use image::{Digest, clean_path};
 
 use super::{
     Applier, Setting, State,
@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result, Step,
     context::Context,
-    copy::{Plan, clean, destination},
+    copy::{Plan, destination},
     fetch::{self, Fetched},
     parse::{Command, Copy, Document, Flag},
     run::Run,
@@ -102,7 +102,7 @@ impl Applier {
     }
 
     pub(super) fn workdir(&mut self, state: &mut State<'_>, step: &Step, path: &str) -> Result<()> {
-        let dir = clean(&PathBuf::from(state.workdir()).join(state.expand(path)?));
+        let dir = clean_path(&PathBuf::from(state.workdir()).join(state.expand(path)?));
         state.image.config.working_dir = dir.display().to_string();
         let user = state.image.config.user.clone();
         let material = format!("{}\0{user}", dir.display());

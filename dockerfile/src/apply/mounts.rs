@@ -8,14 +8,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::Digest;
+use image::{Digest, clean_path};
 use nix::errno::Errno;
 
 use super::State;
 use crate::{
-    Error, Ignore, Result, Snapshot,
-    copy::clean,
-    layer,
+    Error, Ignore, Result, Snapshot, layer,
     parse::Flag,
     unpack::{self, Kind},
 };
@@ -64,7 +62,7 @@ fn one(value: &str, state: &mut State<'_>) -> Result<Option<Mount>> {
     let target = field(&["target", "dst", "destination"]);
     match (kind, target) {
         ("cache" | "tmpfs", Some(target)) if field(&["from"]).is_none() => {
-            let target = clean(&PathBuf::from(state.workdir()).join(target));
+            let target = clean_path(&PathBuf::from(state.workdir()).join(target));
             let id = (kind == "cache").then(|| field(&["id"]).map_or(target.display().to_string(), str::to_owned));
             let owner = (number("uid", 10, 0)?, number("gid", 10, 0)?);
             Ok(Some(Mount { target, id, mode: number("mode", 8, 0o755)? & 0o7777, owner }))

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use image::Image;
+use image::{Image, clean_path};
 use serde_json::{Map, Value, json};
 
 use crate::{
     Dockerfile, Error, Instruction, Result,
-    copy::clean,
     parse::{Command, Healthcheck},
     words::Expansion,
 };
@@ -76,7 +75,7 @@ impl<'a> State<'a> {
     /// The working directory, absolute.
     pub(super) fn workdir(&self) -> String {
         let dir = &self.image.config.working_dir;
-        clean(std::path::Path::new(dir)).display().to_string()
+        clean_path(std::path::Path::new(dir)).display().to_string()
     }
 
     /// `SHELL`, or Docker's.
