@@ -32,7 +32,8 @@ ARCHES ?= amd64 arm64 ppc64le s390x
 .PHONY: build test lint acceptance demo bench bench-plots docs reference fuzz package package-test package-check clean tools
 
 tools:
-	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools)
+	@make/need.sh cc=gcc make=make /usr/include/stdlib.h=libc6-dev /usr/bin/python3=python3 $(if $(MUSL),musl-gcc=musl-tools) \
+	  nasm=nasm autoconf=autoconf automake=automake libtoolize=libtool
 
 build: tools
 	$(STATIC) --release -p cmd --bins

@@ -295,7 +295,7 @@ def floors_round(scene):
     with concurrent.futures.ThreadPoolExecutor(CORES) as pool:
         hashing = timed(lambda: list(pool.map(hash_file, paths)))
         compress = lambda part: subprocess.run(
-            ["libdeflate-gzip", "-1", "-c", str(part)], stdout=subprocess.DEVNULL, check=True)
+            ["igzip", "-1", "-c", str(part)], stdout=subprocess.DEVNULL, check=True)
         compressing = timed(lambda: list(pool.map(compress, sorted(parts.iterdir()))))
     copy = scene.root / "copy"
     copying = timed(lambda: subprocess.run(["cp", "-r", str(scene.master), str(copy)], check=True))

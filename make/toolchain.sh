@@ -19,7 +19,7 @@ declare -A cross=(
 made="$root/etc/toolchain"
 
 missing=()
-for package in rustc-web cargo-web rust-web-src gcc libc6-dev musl-tools ca-certificates \
+for package in rustc-web cargo-web rust-web-src gcc libc6-dev musl-tools make nasm autoconf automake libtool ca-certificates \
   $(for arch in "$@"; do echo "${cross[$arch]:-}"; done); do
   grep -qsFx "$package" "$made" || missing+=("$package")
 done

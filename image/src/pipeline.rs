@@ -1,11 +1,12 @@
 //! The export pipeline: many layers side by side on all cores; each is read once, hashed once, compressed at most
 //! once, and goes straight to where it belongs. Memory is bounded by workers × block size. The bytes made depend on
-//! nothing but the content (blocks of 1 MiB, one gzip member each, libdeflate level 1).
+//! nothing but the content (blocks of 1 MiB, one gzip member each, ISA-L level 1).
 //!
 //! Threads: one per job that is under way (it hashes, or takes compressed blocks in order and sends them), one more
 //! per job that reads what is compressed, and `workers` that compress the blocks of all jobs.
 
 mod blocks;
+mod gzip;
 mod job;
 mod sinks;
 

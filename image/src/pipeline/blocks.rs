@@ -9,14 +9,13 @@ use std::{
     },
 };
 
-use libdeflater::{CompressionLvl, Compressor};
-
+use super::gzip;
 use crate::Error;
 
 /// Bytes of tar in one gzip member.
 pub(super) const BLOCK: usize = 1 << 20;
 /// A buffer can hold the block's member too, however badly it compresses.
-const CAPACITY: usize = BLOCK + 1024;
+const CAPACITY: usize = gzip::bound(BLOCK);
 /// What layers may keep in memory between the pass that hashes and the one that compresses: each, and all together.
 pub(super) const KEEP: usize = 8 << 20;
 const KEEP_ALL: usize = 16 << 20;
@@ -142,6 +141,13 @@ impl Block {
         self.length = length.min(buffer.len());
         self.buffer = buffer;
     }
+
+    /// Replaces the content by one gzip member, which `spare` takes; it becomes the buffer, and the buffer the spare one.
+    fn compress(&mut self, spare: &mut Vec<u8>) {
+        let length = gzip::member(self.bytes(), spare);
+        std::mem::swap(&mut self.buffer, spare);
+        self.length = length;
+    }
 }
 
 impl Drop for Block {
@@ -171,129 +177,19 @@ pub(super) fn queue() -> (Sender<Task>, Arc<Mutex<Receiver<Task>>>) {
 
 /// Compresses until no job can send any more.
 pub(super) fn work(queue: &Mutex<Receiver<Task>>) {
-    let mut gzip = Gzip::new();
+    let mut spare = vec![0; CAPACITY];
     loop {
         let next = lock(queue).recv();
         let Ok(mut task) = next else { return };
-        gzip.compress(&mut task.block);
+        task.block.compress(&mut spare);
         // Who waits no longer has been cancelled.
         let _ = task.done.send(task.block);
     }
 }
 
-/// One worker's compressors and spare buffer.
-struct Gzip {
-    fast: Compressor,
-    store: Compressor,
-    spare: Vec<u8>,
-}
-
-impl Gzip {
-    fn new() -> Self {
-        Self {
-            // Not `fastest()`: that is level 0, which compresses nothing.
-            fast: Compressor::new(CompressionLvl::new(1).unwrap_or_default()),
-            store: Compressor::new(CompressionLvl::fastest()),
-            spare: vec![0; CAPACITY],
-        }
-    }
-
-    /// Replaces the block's content by one gzip member.
-    fn compress(&mut self, block: &mut Block) {
-        let compressor = if looks_random(block.bytes()) { &mut self.store } else { &mut self.fast };
-        // Fails only where the output is too small, and it is never smaller than the bound.
-        let length = compressor.gzip_compress(block.bytes(), &mut self.spare).unwrap_or_default();
-        debug_assert!(length > 0, "the bound holds");
-        std::mem::swap(&mut block.buffer, &mut self.spare);
-        block.length = length;
-    }
-}
-
-/// Bytes looked at in a row, and how far apart such rows are.
-const SAMPLE: usize = 512;
-const STRIDE: usize = 4096;
-
-/// Whether every byte value is about as frequent as every other, as in what is compressed already (jars, archives,
-/// images): compressing it again costs most and gains nothing. Whole numbers only, so that all machines agree.
-fn looks_random(block: &[u8]) -> bool {
-    // With few samples even random bytes are uneven.
-    if block.len() < 64 * STRIDE {
-        return false;
-    }
-    let mut counts = [0_u64; 256];
-    let mut total = 0_u64;
-    for row in block.chunks(STRIDE) {
-        let row = &row[..row.len().min(SAMPLE)];
-        total += row.len() as u64;
-        for byte in row {
-            counts[usize::from(*byte)] += 1;
-        }
-    }
-    let squares: u64 = counts.iter().map(|n| n * n).sum();
-    // Random bytes come to total²/256 + total; five per cent more is 7.9 bits per byte.
-    squares * 256 * 100 < total * total * 105 + total * 256 * 100
-}
-
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
-
     use super::*;
-
-    fn noise(length: usize) -> Vec<u8> {
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        (0..length)
-            .map(|_| {
-                state ^= state << 13;
-                state ^= state >> 7;
-                state ^= state << 17;
-                (state >> 32).to_le_bytes()[0]
-            })
-            .collect()
-    }
-
-    fn compress(content: &[u8]) -> Vec<u8> {
-        let shared = Shared::new(1, 1);
-        let mut block = shared.block().unwrap();
-        let mut buffer = block.take_buffer();
-        buffer[..content.len()].copy_from_slice(content);
-        block.fill(buffer, content.len());
-        Gzip::new().compress(&mut block);
-        block.bytes().to_vec()
-    }
-
-    #[test]
-    fn members_have_the_plain_header_and_hold_the_content() {
-        let mixed: Vec<u8> = noise(BLOCK).iter().map(|b| b & 0x1f).collect();
-        for content in [&b""[..], b"x", &vec![0; BLOCK], &mixed, &noise(BLOCK)] {
-            let member = compress(content);
-            assert_eq!(member[..10], [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 4, 255]);
-            let mut back = Vec::new();
-            flate2::read::GzDecoder::new(&member[..]).read_to_end(&mut back).unwrap();
-            assert_eq!(back, content);
-        }
-    }
-
-    #[test]
-    fn what_can_be_compressed_is() {
-        let text = "all work and no play makes jack a dull boy\n".repeat(20_000);
-        assert!(compress(text.as_bytes()).len() < text.len() / 10);
-        let few_bits: Vec<u8> = noise(BLOCK).iter().map(|b| b & 0x0f).collect();
-        assert!(compress(&few_bits).len() < BLOCK * 6 / 10);
-    }
-
-    #[test]
-    fn only_random_bytes_look_random() {
-        let random = noise(BLOCK);
-        assert!(looks_random(&random));
-        assert!(!looks_random(&random[..STRIDE]), "too few to tell");
-        assert!(!looks_random(&vec![7; BLOCK]));
-        let text: Vec<u8> = random.iter().map(|b| b & 0x7f).collect();
-        assert!(!looks_random(&text));
-        let mut half = random;
-        half[..BLOCK / 2].fill(0);
-        assert!(!looks_random(&half));
-    }
 
     #[test]
     fn a_failure_wakes_who_waits_for_a_buffer() {
