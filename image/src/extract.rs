@@ -1,6 +1,10 @@
 //! Unpacking a layer tar onto the file system, safely: nothing is written outside `root`, and below `within` no symlink
 //! is followed, whoever made it. Directories are reached by file descriptors, so that nothing swapped in meanwhile
 //! leads elsewhere. Owners and times are not restored: the files belong to who runs this, as of now.
+//!
+//! A stream is unpacked entry by entry. A file whose blocks have checksums is unpacked by several threads.
+
+mod checked;
 
 use std::{
     collections::HashMap,
@@ -12,6 +16,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use nix::{
@@ -22,6 +27,7 @@ use nix::{
 };
 use tar::{Archive, Entry, EntryType};
 
+pub use self::checked::extract_checked;
 use crate::{Error, Result};
 
 const ALL: Mode = Mode::from_bits_truncate(0o777);
@@ -36,17 +42,29 @@ const COPY_SIZE: usize = 512 << 10;
 /// Naming the entry: [`Error::Corrupt`] where it lies elsewhere, leads through a symlink or is a device or fifo, and
 /// where the tar cannot be read; [`Error::Io`] where the file system refuses.
 pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> {
-    let mut target = Target::new(root, within)?;
+    let mut target = Target::new(root, within, false)?;
     let mut archive = Archive::new(tar);
+    let umask = umask();
+    let mut buffer = vec![0; COPY_SIZE];
     for (index, entry) in archive.entries().map_err(|e| corrupt(&e))?.enumerate() {
-        let entry = entry.map_err(|e| corrupt(&e))?;
-        // Whoever reads an error should not have to guess; a name is data, so it is quoted.
-        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        target.put(entry).map_err(|fault| fault.on(&format!("extract entry {index} {name:?}")))?;
+        let mut entry = entry.map_err(|e| corrupt(&e))?;
+        let item = Item::of(&entry);
+        let put = item.and_then(|item| {
+            target.put(&item, &mut |dir, name| {
+                let mut file = replacing(dir.as_fd(), name, || create(dir.as_fd(), name, item.mode, umask))?;
+                copy(&mut entry, &mut file, &mut buffer)
+            })
+        });
+        put.map_err(|fault| fault.on(&doing(index, &entry)))?;
     }
     target.finish()?;
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| corrupt(&e))?;
     Ok(())
+}
+
+/// Whoever reads an error should not have to guess; a name is data, so it is quoted.
+fn doing<R: Read>(index: usize, entry: &Entry<'_, R>) -> String {
+    format!("extract entry {index} {:?}", String::from_utf8_lossy(&entry.path_bytes()))
 }
 
 fn corrupt(error: &io::Error) -> Error {
@@ -88,6 +106,28 @@ fn refuse<T>(why: &str) -> Put<T> {
     Err(Fault::Tar(why.to_owned()))
 }
 
+/// What an entry asks for, its content apart.
+struct Item {
+    kind: EntryType,
+    path: PathBuf,
+    mode: Mode,
+    link: Option<Vec<u8>>,
+}
+
+impl Item {
+    fn of<R: Read>(entry: &Entry<'_, R>) -> Put<Self> {
+        Ok(Self {
+            kind: entry.header().entry_type(),
+            path: parts(OsStr::from_bytes(&entry.path_bytes()))?,
+            mode: Mode::from_bits_truncate(entry.header().mode()? & 0o7777),
+            link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
+        })
+    }
+}
+
+/// Makes a file in an open directory.
+type PutFile<'a> = dyn FnMut(&Arc<OwnedFd>, &OsStr) -> Put<()> + 'a;
+
 /// Where entries go, and the directories on the way to the last one, open.
 struct Target<'a> {
     root: &'a Path,
@@ -95,61 +135,49 @@ struct Target<'a> {
     /// The directory of `within` the open path starts at.
     base: Option<usize>,
     /// Open directories: that of `within` itself, then those below it, each with its name.
-    open: Vec<(OsString, OwnedFd)>,
+    open: Vec<(OsString, Arc<OwnedFd>)>,
     /// Directories made here, with the modes to be set when nothing more goes into them: none for those no entry
     /// tells of (yet).
     made: HashMap<PathBuf, Option<Mode>>,
-    umask: Mode,
-    buffer: Vec<u8>,
+    /// What has the name of an entry is not replaced, but an error.
+    all_new: bool,
 }
 
 impl<'a> Target<'a> {
-    fn new(root: &'a Path, within: &[&Path]) -> Result<Self> {
+    fn new(root: &'a Path, within: &[&Path], all_new: bool) -> Result<Self> {
         let within = within.iter().map(|dir| parts(dir.as_os_str())).collect::<Put<Vec<_>>>();
         let within = within.map_err(|fault| fault.on("extract"))?;
-        Ok(Self {
-            root,
-            within,
-            base: None,
-            open: Vec::new(),
-            made: HashMap::new(),
-            umask: umask(),
-            buffer: vec![0; COPY_SIZE],
-        })
+        Ok(Self { root, within, base: None, open: Vec::new(), made: HashMap::new(), all_new })
     }
 
-    fn put(&mut self, mut entry: Entry<'_, &mut dyn Read>) -> Put<()> {
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
+    /// Puts an entry in its place; `file` does it with regular ones.
+    fn put(&mut self, item: &Item, file: &mut PutFile<'_>) -> Put<()> {
+        let Item { kind, path, mode, link } = item;
+        if *kind == EntryType::XGlobalHeader {
             return Ok(());
         }
-        let path = parts(OsStr::from_bytes(&entry.path_bytes()))?;
-        let mode = Mode::from_bits_truncate(entry.header().mode()? & 0o7777);
-        let Some((base, below)) = self.place(&path) else {
-            let parent = self.within.iter().any(|dir| dir.starts_with(&path));
+        let Some((base, below)) = self.place(path) else {
+            let parent = self.within.iter().any(|dir| dir.starts_with(path));
             return match kind {
-                EntryType::Directory if parent => self.put_parent(&path, mode),
+                EntryType::Directory if parent => self.put_parent(path, *mode),
                 _ => refuse("lies outside of what this layer may write"),
             };
         };
+        let link = |missing: &str| link.as_deref().map(OsStr::from_bytes).ok_or_else(|| Fault::Tar(missing.to_owned()));
         match kind {
-            EntryType::Directory => self.put_dir(base, &below, &path, mode),
+            EntryType::Directory => self.put_dir(base, &below, path, *mode),
             EntryType::Regular | EntryType::Continuous => {
-                let umask = self.umask;
                 let (dir, name) = self.parent(base, &below)?;
-                let mut file = create(dir, &name, mode, umask)?;
-                copy(&mut entry, &mut file, &mut self.buffer)
+                file(dir, &name)
             }
             EntryType::Symlink => {
-                let link = entry.link_name_bytes().ok_or_else(|| Fault::Tar("a symlink to nowhere".to_owned()))?;
+                let link = link("a symlink to nowhere")?;
+                let all_new = self.all_new;
                 let (dir, name) = self.parent(base, &below)?;
-                let make = || symlinkat(OsStr::from_bytes(&link), dir, name.as_os_str());
-                Ok(replacing(dir, &name, make)?)
+                let make = || Ok(symlinkat(link, dir, name.as_os_str())?);
+                if all_new { make() } else { replacing(dir.as_fd(), &name, make) }
             }
-            EntryType::Link => {
-                let link = entry.link_name_bytes().ok_or_else(|| Fault::Tar("a hard link to nowhere".to_owned()))?;
-                self.put_hard_link(&parts(OsStr::from_bytes(&link))?, base, &below)
-            }
+            EntryType::Link => self.put_hard_link(&parts(link("a hard link to nowhere")?)?, base, &below),
             other => Err(Fault::Tar(format!("unknown file type in tar {}", other.as_byte()))),
         }
     }
@@ -188,7 +216,7 @@ impl<'a> Target<'a> {
                 Ok(())
             }
             Err(Errno::EEXIST) => {
-                if !is_dir(dir, &name)? {
+                if !is_dir(dir.as_fd(), &name)? {
                     return refuse("a file or symlink is in the place of this directory");
                 }
                 // Made by an entry before this one, as something's parent: its mode is known only now.
@@ -205,33 +233,34 @@ impl<'a> Target<'a> {
         let outside = || Fault::Tar("a hard link to outside of what this layer may write".to_owned());
         let (to_base, to_below) = self.place(to).ok_or_else(outside)?;
         let (to_dir, to_name) = self.parent(to_base, &to_below)?;
-        let to_dir = to_dir.try_clone_to_owned()?;
+        let to_dir = Arc::clone(to_dir);
+        let all_new = self.all_new;
         let (dir, name) = self.parent(base, below)?;
-        let link = || linkat(to_dir.as_fd(), to_name.as_os_str(), dir, name.as_os_str(), AtFlags::empty());
-        Ok(replacing(dir, &name, link)?)
+        let link = || Ok(linkat(to_dir.as_fd(), to_name.as_os_str(), dir, name.as_os_str(), AtFlags::empty())?);
+        if all_new { link() } else { replacing(dir.as_fd(), &name, link) }
     }
 
     /// The open directory an entry goes into, and its name there.
-    fn parent(&mut self, base: usize, below: &Path) -> Put<(BorrowedFd<'_>, OsString)> {
+    fn parent(&mut self, base: usize, below: &Path) -> Put<(&Arc<OwnedFd>, OsString)> {
         let name = below.file_name().ok_or_else(|| Fault::Tar("would replace a directory it goes into".to_owned()))?;
         let dir = self.enter(base, below.parent().unwrap_or(Path::new("")))?;
         Ok((dir, name.to_owned()))
     }
 
     /// Opens a directory below `within[base]`, making what is missing on the way. What is open already is used.
-    fn enter(&mut self, base: usize, below: &Path) -> Put<BorrowedFd<'_>> {
+    fn enter(&mut self, base: usize, below: &Path) -> Put<&Arc<OwnedFd>> {
         if self.base != Some(base) {
             let start = self.root.join(&self.within[base]);
             std::fs::create_dir_all(&start)?;
-            self.open = vec![(OsString::new(), File::open(&start)?.into())];
+            self.open = vec![(OsString::new(), Arc::new(File::open(&start)?.into()))];
             self.base = Some(base);
         }
         let names: Vec<&OsStr> = below.iter().collect();
         let same = self.open.iter().skip(1).zip(&names).take_while(|((open, _), name)| open == *name).count();
         self.open.truncate(same + 1);
         for (depth, name) in names.iter().enumerate().skip(same) {
-            let (next, made) = open_dir(self.top()?, name)?;
-            self.open.push(((*name).to_owned(), next));
+            let (next, made) = open_dir(self.top()?.as_fd(), name)?;
+            self.open.push(((*name).to_owned(), Arc::new(next)));
             if made {
                 let path = names[..=depth].iter().fold(self.within[base].clone(), |path, name| path.join(name));
                 self.made.insert(path, None);
@@ -240,8 +269,8 @@ impl<'a> Target<'a> {
         self.top()
     }
 
-    fn top(&self) -> Put<BorrowedFd<'_>> {
-        self.open.last().map(|(_, fd)| fd.as_fd()).ok_or_else(|| Fault::Tar("no directory is open".to_owned()))
+    fn top(&self) -> Put<&Arc<OwnedFd>> {
+        self.open.last().map(|(_, fd)| fd).ok_or_else(|| Fault::Tar("no directory is open".to_owned()))
     }
 
     /// Sets the modes of the directories that were made, the deepest first: a parent may lose its write permission.
@@ -278,10 +307,10 @@ fn open_dir(dir: BorrowedFd<'_>, name: &OsStr) -> Put<(OwnedFd, bool)> {
     }
 }
 
-/// A new file, in the place of what is there.
+/// A new file.
 fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: Mode, umask: Mode) -> Put<File> {
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = replacing(dir, name, || openat(dir, name, flags, mode))?;
+    let file = openat(dir, name, flags, mode)?;
     // A second call only where the umask has taken something away.
     if mode.intersects(umask) {
         fchmod(&file, mode)?;
@@ -290,9 +319,9 @@ fn create(dir: BorrowedFd<'_>, name: &OsStr, mode: Mode, umask: Mode) -> Put<Fil
 }
 
 /// Makes something, and again after removing the file or symlink that is in its place. A directory stays.
-fn replacing<T>(dir: BorrowedFd<'_>, name: &OsStr, mut make: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+fn replacing<T>(dir: BorrowedFd<'_>, name: &OsStr, mut make: impl FnMut() -> Put<T>) -> Put<T> {
     match make() {
-        Err(Errno::EEXIST) => {
+        Err(Fault::Os(e)) if e.kind() == io::ErrorKind::AlreadyExists => {
             unlinkat(dir, name, UnlinkatFlags::NoRemoveDir)?;
             make()
         }

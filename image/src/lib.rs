@@ -17,6 +17,7 @@ pub mod recipe;
 pub mod reference;
 pub mod registry;
 mod save;
+mod sums;
 mod tar_copy;
 mod tar_header;
 mod tar_stream;
@@ -33,6 +34,7 @@ pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};
 pub use recipe::{Owner, Recipe, clean_path};
 pub use reference::Reference;
 pub use registry::Registry;
+pub use sums::{BlockSums, Summing};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -34,8 +34,8 @@ pub struct LayerJob {
     pub to: Option<Destination>,
     /// A second place for the same blob: the cache image, with the diff IDs that image has already.
     pub cache_to: Option<(Destination, Vec<Digest>)>,
-    /// The volume cache's staging directory: gets `<diff id>.tar`, unless the second path (the committed directory)
-    /// has that file already.
+    /// The volume cache's staging directory: gets `<diff id>.tar` with its [`crate::BlockSums`], unless the second path
+    /// (the committed directory) has that file already.
     pub tar_to: Option<(PathBuf, PathBuf)>,
 }
 

@@ -1,4 +1,4 @@
-//! The digest of what is read, computed while it is read.
+//! The digest of what is read (and checksums of its blocks, where wanted), computed while it is read.
 
 use std::{
     io::{self, Read},
@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use image::Digest;
+use image::{BlockSums, Digest, Summing};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes read and hashed at a time: as many as are written at a time, and two such blocks fit a core's own cache.
@@ -26,22 +26,31 @@ pub(crate) struct Hashing<R> {
     left: usize,
     full: SyncSender<Arc<Vec<u8>>>,
     hashed: Receiver<Arc<Vec<u8>>>,
-    thread: JoinHandle<Sha256>,
+    thread: JoinHandle<Hashed>,
+}
+
+/// What came of the bytes.
+struct Hashed {
+    hash: Sha256,
+    sums: Option<Summing>,
 }
 
 impl<R: Read> Hashing<R> {
-    pub(crate) fn new(inner: R) -> Self {
+    /// With `sums`, checksums are made too.
+    pub(crate) fn new(inner: R, sums: bool) -> Self {
         let (full, blocks) = sync_channel(BLOCKS);
         let (done, hashed) = channel();
-        let thread = thread::spawn(move || hash(&blocks, &done));
+        let hashed_with = Hashed { hash: Sha256::new(), sums: sums.then(Summing::new) };
+        let thread = thread::spawn(move || hash(hashed_with, &blocks, &done));
         Self { inner, block: Arc::default(), used: 0, left: BLOCKS, full, hashed, thread }
     }
 
     /// Reads what is left and gives the digest of all of it.
-    pub(crate) fn finish(mut self) -> io::Result<Digest> {
+    pub(crate) fn finish(mut self) -> io::Result<(Digest, Option<BlockSums>)> {
         while self.next()? {}
         drop(self.full);
-        self.thread.join().map(Digest::from_hasher).map_err(|_| gone())
+        let hashed = self.thread.join().map_err(|_| gone())?;
+        Ok((Digest::from_hasher(hashed.hash), hashed.sums.map(Summing::finish)))
     }
 
     /// The next block; `false` at the end.
@@ -74,14 +83,16 @@ fn gone() -> io::Error {
     io::Error::other("a layer was not hashed to its end")
 }
 
-fn hash(blocks: &Receiver<Arc<Vec<u8>>>, done: &Sender<Arc<Vec<u8>>>) -> Sha256 {
-    let mut hash = Sha256::new();
+fn hash(mut hashed: Hashed, blocks: &Receiver<Arc<Vec<u8>>>, done: &Sender<Arc<Vec<u8>>>) -> Hashed {
     for block in blocks {
-        hash.update(block.as_slice());
+        hashed.hash.update(block.as_slice());
+        if let Some(sums) = &mut hashed.sums {
+            sums.add(block.as_slice());
+        }
         // Who reads is at the end.
         let _ = done.send(block);
     }
-    hash
+    hashed
 }
 
 /// Reads until the buffer is full or nothing is left.
@@ -115,7 +126,7 @@ impl<R: Read> Read for Hashing<R> {
 
 /// The digest of everything there is to read.
 pub(crate) fn digest_of(content: impl Read) -> io::Result<Digest> {
-    Hashing::new(content).finish()
+    Ok(Hashing::new(content, false).finish()?.0)
 }
 
 #[cfg(test)]
@@ -126,15 +137,18 @@ mod tests {
     fn passes_on_and_hashes_every_byte() {
         for length in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 9 * BLOCK + 5] {
             let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
-            let mut reader = Hashing::new(bytes.as_slice());
+            let mut reader = Hashing::new(bytes.as_slice(), true);
             let mut start = Vec::new();
             (&mut reader).take(length as u64 / 2).read_to_end(&mut start).unwrap();
             assert_eq!(start, bytes[..length / 2]);
-            assert_eq!(reader.finish().unwrap(), Digest::of(&bytes), "what nobody read is hashed too");
+            let mut sums = Summing::new();
+            sums.add(&bytes);
+            let expected = (Digest::of(&bytes), Some(sums.finish()));
+            assert_eq!(reader.finish().unwrap(), expected, "what nobody read is hashed too");
             let mut all = Vec::new();
-            let mut reader = Hashing::new(bytes.as_slice());
+            let mut reader = Hashing::new(bytes.as_slice(), false);
             reader.read_to_end(&mut all).unwrap();
-            assert_eq!(reader.finish().unwrap(), Digest::of(&bytes));
+            assert_eq!(reader.finish().unwrap(), (expected.0, None));
             assert_eq!(all, bytes);
         }
     }

@@ -19,7 +19,7 @@ use super::{
     sinks::{self, Compressed, Item},
 };
 use crate::{
-    Blob, Digest, Error, Recipe, Result,
+    Blob, Digest, Error, Recipe, Result, Summing,
     tar_stream::{Sink, TarStream},
     temp::TempFile,
 };
@@ -210,12 +210,12 @@ fn tar_path(dir: &Path, diff_id: &Digest) -> PathBuf {
     dir.join(format!("{diff_id}.tar"))
 }
 
-/// What is done with every byte of a tar: count, hash, and write to the volume cache.
+/// What is done with every byte of a tar: count, hash, and write to the volume cache, with checksums of its blocks.
 struct Tally<'a> {
     hasher: Sha256,
     size: u64,
     total: u64,
-    tar: Option<(TempFile, &'a (PathBuf, PathBuf))>,
+    tar: Option<(TempFile, Summing, &'a (PathBuf, PathBuf))>,
     name: &'a str,
     shared: &'a Shared,
     on_event: &'a (dyn Fn(Event<'_>) + Sync),
@@ -224,7 +224,7 @@ struct Tally<'a> {
 impl<'a> Tally<'a> {
     fn new(context: &Context<'a, '_>, job: &'a LayerJob, write_tar: bool, total: u64) -> io::Result<Self> {
         let tar = match job.tar_to.as_ref().filter(|_| write_tar) {
-            Some(dirs) => Some((TempFile::new(&dirs.0)?, dirs)),
+            Some(dirs) => Some((TempFile::new(&dirs.0)?, Summing::new(), dirs)),
             None => None,
         };
         let (shared, on_event) = (context.shared, context.on_event);
@@ -234,7 +234,8 @@ impl<'a> Tally<'a> {
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.shared.check()?;
         self.hasher.update(bytes);
-        if let Some((file, (staging, _))) = &mut self.tar {
+        if let Some((file, sums, (staging, _))) = &mut self.tar {
+            sums.add(bytes);
             file.write_all(bytes).map_err(|e| crate::tar_stream::on_path("write to", staging, &e))?;
         }
         self.size += bytes.len() as u64;
@@ -245,9 +246,11 @@ impl<'a> Tally<'a> {
     fn end(self) -> io::Result<Pass> {
         let diff_id = Digest::from_hasher(self.hasher);
         let mut tar_written = false;
-        if let Some((file, (staging, committed))) = self.tar {
+        if let Some((file, sums, (staging, committed))) = self.tar {
             if !tar_path(committed, &diff_id).exists() {
-                file.persist(&tar_path(staging, &diff_id))?;
+                let path = tar_path(staging, &diff_id);
+                file.persist(&path)?;
+                sums.finish().write(&path)?;
                 tar_written = true;
             }
         }

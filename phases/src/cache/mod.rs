@@ -1,16 +1,17 @@
 //! The cache of one build for the next: a directory (volume) or an image. Both hold layers by diff ID and the
 //! metadata that says whose they are.
 //!
-//! Layers are not trusted: whoever reads one compares what it read with the diff ID (see [`crate::restore`]).
+//! Layers are not trusted: whoever reads one compares what it read with the diff ID, or with checksums that were made
+//! when the diff ID was (see [`crate::restore`]).
 
 mod cache_image;
 mod launch;
 mod lock;
 mod volume;
 
-use std::{collections::BTreeSet, fmt, io::Read, path::PathBuf};
+use std::{collections::BTreeSet, fmt, fs::File, io::Read, path::PathBuf};
 
-use image::{Blob, Destination, Digest};
+use image::{Blob, BlockSums, Destination, Digest};
 use platform_api::CacheMetadata;
 
 pub use cache_image::ImageCache;
@@ -102,6 +103,28 @@ impl Cache {
         match self {
             Self::Volume(c) => c.layer(diff_id),
             Self::Image(c) => c.layer(diff_id),
+        }
+    }
+
+    /// A layer that has checksums of its blocks, neither of them verified. `None`: it has to be read by
+    /// [`Cache::layer`].
+    pub fn layer_with_sums(&self, diff_id: &Digest) -> Option<(File, BlockSums)> {
+        match self {
+            Self::Volume(c) => c.layer_with_sums(diff_id),
+            Self::Image(_) => None,
+        }
+    }
+
+    /// Whether checksums of a layer's blocks are of use.
+    pub fn wants_sums(&self) -> bool {
+        matches!(self, Self::Volume(_))
+    }
+
+    /// Keeps checksums of a layer that was read, and is what it should be, for the next time.
+    pub fn keep_sums(&self, diff_id: &Digest, sums: &BlockSums) {
+        match self {
+            Self::Volume(c) => c.keep_sums(diff_id, sums),
+            Self::Image(_) => {}
         }
     }
 

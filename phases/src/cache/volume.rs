@@ -3,6 +3,9 @@
 //!
 //! A kill at any instant leaves the old cache or the new one. The only moment without a `committed/` lies between two
 //! renames, when the backup is whole: who opens the cache then takes the backup back.
+//!
+//! Beside a tar may lie checksums of its blocks, which the reference does not know: they are linked like the tar, and where
+//! they are missing or do not fit, the tar's digest is what counts.
 
 use std::{
     collections::BTreeSet,
@@ -13,7 +16,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use image::Digest;
+use image::{BlockSums, Digest};
 use platform_api::CacheMetadata;
 
 use super::{
@@ -111,6 +114,18 @@ impl VolumeCache {
         }
     }
 
+    pub(super) fn layer_with_sums(&self, diff_id: &Digest) -> Option<(File, BlockSums)> {
+        let path = Self::tar(&self.committed(), diff_id);
+        let file = File::open(&path).ok()?;
+        let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
+        Some((file, BlockSums::read(&path, found.len())?))
+    }
+
+    pub(super) fn keep_sums(&self, diff_id: &Digest, sums: &BlockSums) {
+        // Who may not write to the cache has the whole tar hashed next time, too.
+        let _ = sums.write(&Self::tar(&self.committed(), diff_id));
+    }
+
     pub(super) fn stage(&self) -> anyhow::Result<Staging> {
         let lock = self.lock(STAGING_LOCK, Mode::Exclusive);
         let staging = self.staging();
@@ -141,7 +156,8 @@ impl VolumeCache {
                 Err(e) => e,
             };
             // What cannot be removed is replaced all the same: the new cache does not link to it.
-            let _ = fs::remove_file(path);
+            let _ = fs::remove_file(&path);
+            let _ = fs::remove_file(BlockSums::path(&path));
             Some((diff_id.clone(), error))
         };
         crate::parallel::map(reused, verify).into_iter().flatten().collect()
@@ -195,7 +211,10 @@ impl VolumeCache {
         let same = fs::read(committed.join(labels::CACHE_METADATA)).is_ok_and(|text| text == metadata.as_bytes());
         let kept =
             |layer: &&Digest| Self::tar(&committed, layer).is_file() && !Self::tar(&self.staging(), layer).exists();
-        same && layers.iter().all(kept) && committed.read_dir().is_ok_and(|entries| entries.count() == layers.len() + 1)
+        // Checksums come and go with their tar.
+        let is_sums = |entry: &fs::DirEntry| Path::new(&entry.file_name()).extension() == Some("sums".as_ref());
+        let count = |entries: fs::ReadDir| entries.filter(|entry| !entry.as_ref().is_ok_and(is_sums)).count();
+        same && layers.iter().all(kept) && committed.read_dir().is_ok_and(|entries| count(entries) == layers.len() + 1)
     }
 
     /// Takes a layer that is not in staging over from the cache in force.
@@ -204,10 +223,10 @@ impl VolumeCache {
         if to.exists() {
             return Ok(());
         }
-        // Not every file system has hard links, and the kernel may refuse one to a file of somebody else's.
-        fs::hard_link(&from, &to)
-            .or_else(|_| fs::copy(&from, &to).map(drop))
-            .with_context(|| format!("reusing layer ({diff_id})"))
+        link(&from, &to).with_context(|| format!("reusing layer ({diff_id})"))?;
+        // A cache of the reference has none.
+        let _ = link(&BlockSums::path(&from), &BlockSums::path(&to));
+        Ok(())
     }
 
     /// Two renames, the old cache kept until the new one is in place. Layers need no sync to the disk: one that a
@@ -228,6 +247,11 @@ impl VolumeCache {
         let _ = self.discard(&backup);
         Ok(())
     }
+}
+
+/// Not every file system has hard links, and the kernel may refuse one to a file of somebody else's.
+fn link(from: &Path, to: &Path) -> io::Result<()> {
+    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {

@@ -219,19 +219,31 @@ fn remove_contents(dir: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Unpacks a cached layer below `/` and checks its digest, reading it once. Nothing outside `dir` is touched, so what
-/// a corrupt layer did ends with `dir`.
+/// Unpacks a cached layer below `/` and checks it, reading it once. Nothing outside `dir` is touched, so what a corrupt
+/// layer did ends with `dir`.
 fn unpack(cache: &Cache, contents: &Contents, on_event: &(dyn Fn(Event<'_>) + Sync)) -> anyhow::Result<()> {
     let Contents { identifier, diff_id, dir } = contents;
-    let layer = Counted { inner: cache.layer(diff_id)?, done: 0, layer: identifier, on_event };
     tracing::debug!("Retrieving data for \"{diff_id}\"");
-    let mut tar = Hashing::new(io::BufReader::with_capacity(1 << 18, layer));
+    if let Some((tar, sums)) = cache.layer_with_sums(diff_id) {
+        let on_read = |done| on_event(Event::Read { layer: identifier, done, total: sums.size() });
+        match extract::extract_checked(&tar, &sums, Path::new("/"), &[dir.as_path()], &on_read) {
+            Ok(()) => return Ok(()),
+            // Whether it is the layer or only its checksums, and what exactly is wrong, the digest tells.
+            Err(e) => tracing::debug!("Reading \"{diff_id}\" once more: {e}"),
+        }
+        remove_contents(dir)?;
+    }
+    let layer = Counted { inner: cache.layer(diff_id)?, done: 0, layer: identifier, on_event };
+    let mut tar = Hashing::new(io::BufReader::with_capacity(1 << 18, layer), cache.wants_sums());
     let extracted = extract::extract(&mut tar, Path::new("/"), &[dir.as_path()]);
-    let found =
+    let (found, sums) =
         tar.finish().map_err(|e| LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}")))?;
     if found != *diff_id {
         cache.distrust(diff_id);
         return Err(LayerUnavailable::corrupt(diff_id, &found).into());
+    }
+    if let Some(sums) = sums {
+        cache.keep_sums(diff_id, &sums);
     }
     match extracted {
         // The layer is what the build that made it wrote, but it is not for this place (another layers directory).
