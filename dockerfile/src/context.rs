@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use image::Digest;
+use image::{Digest, Glob, clean_path};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Result};
@@ -22,7 +22,7 @@ pub(crate) struct Context {
 
 #[derive(Debug)]
 struct Rule {
-    pattern: String,
+    pattern: Glob,
     excludes: bool,
 }
 
@@ -45,7 +45,12 @@ impl Context {
             Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
             text => text.map_err(|e| Error::at("read", &file, &e))?,
         };
-        Ok(Self { dir: found, rules: text.lines().filter_map(rule).collect() })
+        let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().zip(1..);
+        let rules = lines.filter_map(|(line, n)| {
+            let wrong = |e| Error::new(format!("{}: line {n}: {e}", file.display()));
+            rule(line).map_err(wrong).transpose()
+        });
+        Ok(Self { dir: found, rules: rules.collect::<Result<_>>()? })
     }
 
     /// Whether `.dockerignore` leaves it out.
@@ -54,7 +59,7 @@ impl Context {
         if relative.as_os_str().is_empty() {
             return false;
         }
-        let fits = |rule: &&Rule| relative.ancestors().any(|p| glob(rule.pattern.as_bytes(), p.as_os_str().as_bytes()));
+        let fits = |rule: &&Rule| relative.ancestors().any(|path| rule.pattern.matches(path));
         self.rules.iter().rev().find(fits).is_some_and(|rule| rule.excludes)
     }
 
@@ -80,18 +85,19 @@ impl Context {
         }
         let mut found = vec![self.dir.clone()];
         for part in parts {
-            let pattern = part.as_bytes();
-            if !pattern.iter().any(|b| b"*?[\\".contains(b)) {
+            let text = part.to_string_lossy();
+            if !text.contains(['*', '?', '[', '\\']) {
                 for path in &mut found {
                     path.push(part);
                 }
                 continue;
             }
+            let glob = Glob::name(&text).ok_or_else(|| Error::new(format!("{source}: {NO_PATTERN}")))?;
             let mut next = Vec::new();
             for dir in found {
                 let Ok(entries) = fs::read_dir(self.inside(&dir, source)?) else { continue };
                 let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-                next.extend(names.filter(|name| glob(pattern, name.as_bytes())).map(|name| dir.join(name)));
+                next.extend(names.filter(|name| glob.matches(name)).map(|name| dir.join(name)));
             }
             found = next;
         }
@@ -169,64 +175,24 @@ pub(crate) fn sorted(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
-fn rule(line: &str) -> Option<Rule> {
+const NO_PATTERN: &str = "syntax error in pattern";
+
+/// A line of `.dockerignore`; `None`: it says nothing.
+fn rule(line: &str) -> Result<Option<Rule>> {
+    // Only where it is the first character.
+    if line.starts_with('#') || line.trim().is_empty() {
+        return Ok(None);
+    }
     let line = line.trim();
-    if line.is_empty() || line.starts_with('#') {
-        return None;
-    }
     let (pattern, excludes) = line.strip_prefix('!').map_or((line, true), |rest| (rest.trim(), false));
-    let parts = pattern.split('/').filter(|part| !part.is_empty() && *part != ".");
-    Some(Rule { pattern: parts.collect::<Vec<_>>().join("/"), excludes })
-}
-
-/// `*` and `?` within a name, `**` across names, `[…]`, and `\` before a character that stands for itself.
-pub(crate) fn glob(pattern: &[u8], text: &[u8]) -> bool {
-    let Some((first, rest)) = pattern.split_first() else { return text.is_empty() };
-    match first {
-        b'*' if rest.first() == Some(&b'*') => {
-            let rest = &rest[1..];
-            // `**/x` is `x` too.
-            let rest = rest.strip_prefix(b"/").filter(|r| glob(r, text)).map_or(rest, |_| b"".as_slice());
-            rest.is_empty() || (0..=text.len()).any(|at| glob(rest, &text[at..]))
-        }
-        b'*' => {
-            let end = text.iter().position(|b| *b == b'/').unwrap_or(text.len());
-            (0..=end).any(|at| glob(rest, &text[at..]))
-        }
-        b'[' => {
-            let Some((c, text)) = text.split_first() else { return false };
-            class(rest, *c).is_some_and(|(has, rest)| has && *c != b'/' && glob(rest, text))
-        }
-        b'?' => text.split_first().is_some_and(|(c, text)| *c != b'/' && glob(rest, text)),
-        b'\\' if !rest.is_empty() => text.first() == rest.first() && glob(&rest[1..], &text[1..]),
-        _ => text.first() == Some(first) && glob(rest, &text[1..]),
+    if pattern.is_empty() {
+        return Err(Error::new("illegal exclusion pattern: \"!\""));
     }
-}
-
-/// Whether `[…]` has the character, and what stands after it. `None`: it never ends.
-fn class(pattern: &[u8], c: u8) -> Option<(bool, &[u8])> {
-    let (negated, mut rest) = match pattern.first() {
-        Some(b'^') => (true, &pattern[1..]),
-        _ => (false, pattern),
-    };
-    let mut has = false;
-    let mut first = true;
-    loop {
-        let (from, after) = rest.split_first()?;
-        if *from == b']' && !first {
-            return Some((has != negated, after));
-        }
-        first = false;
-        if let [b'-', to, after @ ..] = after {
-            if *to != b']' {
-                has |= (*from..=*to).contains(&c);
-                rest = after;
-                continue;
-            }
-        }
-        has |= *from == c;
-        rest = after;
-    }
+    let pattern = clean_path(Path::new(pattern)).display().to_string();
+    // The context itself is never left out.
+    let Some(pattern) = pattern.strip_prefix('/').filter(|pattern| !pattern.is_empty()) else { return Ok(None) };
+    let pattern = Glob::path(pattern).ok_or_else(|| Error::new(format!("{pattern}: {NO_PATTERN}")))?;
+    Ok(Some(Rule { pattern, excludes }))
 }
 
 #[cfg(test)]
@@ -234,25 +200,6 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
-
-    #[test]
-    fn globs() {
-        for (pattern, text, expected) in [
-            ("*.go", "a.go", true),
-            ("*.go", "d/a.go", false),
-            ("**/*.go", "a.go", true),
-            ("**/*.go", "d/e/a.go", true),
-            ("d/**", "d/e/a", true),
-            ("a?c", "abc", true),
-            ("[a-c]x[^0-9]", "bxy", true),
-            ("[a-c]x[^0-9]", "bx1", false),
-            ("\\*", "*", true),
-            ("\\*", "x", false),
-            ("[", "[", false),
-        ] {
-            assert_eq!(glob(pattern.as_bytes(), text.as_bytes()), expected, "{pattern} {text}");
-        }
-    }
 
     fn context() -> (tempfile::TempDir, Context) {
         let dir = tempfile::tempdir().unwrap();
@@ -282,6 +229,7 @@ mod tests {
             ("n*", "no such file in the build context"),
             ("b.txt", "excluded by .dockerignore"),
             ("d/x.log", "excluded by .dockerignore"),
+            ("d/[", "d/[: syntax error in pattern"),
         ] {
             let error = context.find(source).unwrap_err().to_string();
             assert!(error.contains(expected), "{source}: {error}");
@@ -298,6 +246,46 @@ mod tests {
         assert_eq!(names("in"), ["d"]);
         assert_eq!(names("d/e/keep.log"), ["d/e/keep.log"]);
         assert_eq!(names("."), [""]);
+    }
+
+    #[test]
+    fn what_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |text: &str| fs::write(dir.path().join(".dockerignore"), text).unwrap();
+        let excludes = |text: &str, path: &str| {
+            write(text);
+            let context = Context::open(dir.path()).unwrap();
+            context.excludes(&context.dir.join(path))
+        };
+        for (text, path, expected) in [
+            ("a", "a", true),
+            ("a", "a/b", true),
+            ("a", "b/a", false),
+            ("/a/", "a", true),
+            ("./a", "a", true),
+            ("b/../a", "a", true),
+            ("../a", "a", true),
+            (" a ", "a", true),
+            ("\u{feff}a", "a", true),
+            ("*/a", "b/a", true),
+            ("**/a", "a", true),
+            ("*\n!a", "a", false),
+            ("*\n!a\na", "a", true),
+            ("a\n!a/b", "a/b", false),
+            ("#a", "#a", false),
+            (" #a", "#a", true),
+            // The context itself cannot be meant.
+            (".", "a", false),
+            ("/", "a", false),
+            ("a/..", "a", false),
+        ] {
+            assert_eq!(excludes(text, path), expected, "{text:?} {path}");
+        }
+        for (text, expected) in [("a\n!", "line 2: illegal exclusion pattern"), ("[", "line 1: [: syntax error")] {
+            write(text);
+            let error = Context::open(dir.path()).unwrap_err().to_string();
+            assert!(error.contains("/.dockerignore: ") && error.contains(expected), "{text}: {error}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Variables, quotes and escapes in a Dockerfile's words, as Docker resolves them.
 
+use image::Glob;
+
 use crate::{Error, Result};
 
 /// How words are resolved.
@@ -179,6 +181,7 @@ impl Reader<'_, '_> {
 
 /// The value without the shortest (or longest) start or end that fits the pattern.
 fn trimmed(value: &str, pattern: &str, start: bool, greedy: bool) -> String {
+    let glob = Glob::text(pattern);
     let mut cuts: Vec<usize> = value.char_indices().map(|(i, _)| i).chain([value.len()]).collect();
     if start == greedy {
         cuts.reverse();
@@ -186,27 +189,11 @@ fn trimmed(value: &str, pattern: &str, start: bool, greedy: bool) -> String {
     for cut in cuts {
         let (before, after) = value.split_at(cut);
         let (part, rest) = if start { (before, after) } else { (after, before) };
-        if fits(pattern, part) {
+        if glob.matches(part) {
             return rest.to_owned();
         }
     }
     value.to_owned()
-}
-
-/// `*` and `?` over any characters.
-fn fits(pattern: &str, text: &str) -> bool {
-    let mut chars = pattern.chars();
-    match chars.next() {
-        None => text.is_empty(),
-        Some('*') => {
-            let ends = text.char_indices().map(|(i, _)| i).chain([text.len()]);
-            ends.into_iter().any(|i| fits(chars.as_str(), &text[i..]))
-        }
-        Some(p) => {
-            let mut rest = text.chars();
-            rest.next().is_some_and(|c| p == '?' || p == c) && fits(chars.as_str(), rest.as_str())
-        }
-    }
 }
 
 /// Words between white space; quotes and escapes keep a word together, and stay in it.
@@ -264,6 +251,7 @@ mod tests {
             ("${n:-${a}}", "A"),
             ("${n:-'a b'}", "a b"),
             ("${p#*.}|${p##*.}|${p%.*}|${p%%.*}", "tar.gz|gz|foo.tar|foo"),
+            ("${p#*******************************x}", "foo.tar.gz"),
             ("a=$a=b", "a=A=b"),
         ] {
             assert_eq!(expand(word).unwrap(), expected, "{word}");

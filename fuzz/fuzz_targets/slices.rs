@@ -7,8 +7,6 @@ use std::{fs, path::PathBuf, sync::OnceLock};
 use buildpack_api::Slice;
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../phases/src/export/glob.rs"]
-mod glob;
 #[path = "../../phases/src/export/slices.rs"]
 mod slices;
 

@@ -6,7 +6,6 @@
 mod cached;
 mod config;
 mod extended;
-mod glob;
 mod layers;
 mod lifecycle_sboms;
 pub(crate) mod save;

@@ -11,8 +11,7 @@ use std::{
 
 use anyhow::Context as _;
 use buildpack_api::Slice;
-
-use super::glob::Glob;
+use image::Glob;
 
 /// The paths of each slice, and last of what is left. A slice has the directories above its files too.
 ///
@@ -180,8 +179,8 @@ fn parse(app: &Path, pattern: &str) -> anyhow::Result<Option<Vec<Glob>>> {
             _ => return Ok(None),
         }
     }
-    let globs: anyhow::Result<Vec<_>> = parts.into_iter().map(Glob::parse).collect();
-    let globs = globs.with_context(|| format!("failed to check what matches '{pattern}'"))?;
+    let globs: Option<Vec<_>> = parts.into_iter().map(Glob::name).collect();
+    let globs = globs.with_context(|| format!("failed to check what matches '{pattern}': syntax error in pattern"))?;
     Ok(Some(globs).filter(|globs| !globs.is_empty()))
 }
 
