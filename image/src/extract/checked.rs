@@ -72,9 +72,8 @@ pub fn extract_checked(
     let failure = shared.failure.into_inner().unwrap_or_else(PoisonError::into_inner);
     // The first error is the workers': the walk ends where one of them does.
     let linked = failure.map_or(walked, Err).and_then(|links| {
-        let mut link = |(doing, item): (String, Item)| {
-            target.put(&item, &mut |_, _| Ok(())).map_err(|fault| fault.on(&doing))
-        };
+        let mut link =
+            |(doing, item): (String, Item)| target.put(&item, &mut |_, _| Ok(())).map_err(|fault| fault.on(&doing));
         links.into_iter().try_for_each(&mut link)
     });
     // Also after an error: directories above `within` stay.
@@ -203,7 +202,8 @@ impl Walk<'_, '_> {
         let first = content.start / BLOCK as u64;
         let last = content.end.saturating_sub(1).max(content.start) / BLOCK as u64;
         if first == last {
-            let piece = Piece::Whole { dir: Arc::clone(dir), name: name.to_owned(), mode, range: within(first, &content) };
+            let piece =
+                Piece::Whole { dir: Arc::clone(dir), name: name.to_owned(), mode, range: within(first, &content) };
             return self.add(first, piece);
         }
         let file = create(dir.as_fd(), name, mode, self.shared.umask)?;
