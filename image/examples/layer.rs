@@ -39,6 +39,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         to: args.get(3).map(|to| Destination::Layout(PathBuf::from(to))),
         cache_to: None,
         tar_to: None,
+        known: None,
     };
     let workers = std::env::var("WORKERS").ok().and_then(|n| n.parse().ok()).unwrap_or(2);
     let pipeline = Pipeline { workers, docker: false, on_event: &|_| {} };

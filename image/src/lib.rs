@@ -36,7 +36,7 @@ pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};
 pub use recipe::{Owner, Recipe, clean_path};
 pub use reference::Reference;
 pub use registry::Registry;
-pub use sums::{BlockSums, Summing};
+pub use sums::{BlockSums, KnownLayers, Summing};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -13,13 +13,13 @@ mod sinks;
 use std::{
     path::PathBuf,
     sync::{
-        Mutex, PoisonError,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
 
-use crate::{Blob, Digest, Error, Recipe, Reference, Registry, Result};
+use crate::{Blob, BlockSums, Digest, Error, KnownLayers, Recipe, Reference, Registry, Result};
 
 /// One layer to make.
 #[derive(Debug)]
@@ -34,9 +34,12 @@ pub struct LayerJob {
     pub to: Option<Destination>,
     /// A second place for the same blob: the cache image, with the diff IDs that image has already.
     pub cache_to: Option<(Destination, Vec<Digest>)>,
-    /// The volume cache's staging directory: gets `<diff id>.tar` with its [`crate::BlockSums`], unless the second path
-    /// (the committed directory) has that file already.
+    /// The volume cache's staging directory: gets `<diff id>.tar`, unless the second path (the committed directory) has
+    /// that file already.
     pub tar_to: Option<(PathBuf, PathBuf)>,
+    /// What a volume cache knows of layers made before. Where one of them may be this layer, the first reading looks for
+    /// it by its checksums and computes no diff ID. `None`: no checksums are made.
+    pub known: Option<Arc<KnownLayers>>,
 }
 
 /// Where blobs go.
@@ -59,6 +62,8 @@ pub struct LayerResult {
     pub blob: Option<Blob>,
     /// The tar was written to `tar_to`'s staging directory (else: it is in the committed one, or none was asked).
     pub tar_written: bool,
+    /// Those of the tar's blocks, where something is `known`.
+    pub sums: Option<BlockSums>,
 }
 
 /// What goes on, for logs and progress. Called from worker threads.

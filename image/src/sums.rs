@@ -1,18 +1,18 @@
 //! Checksums of a tar's blocks, kept beside it: `<tar>.sums`. A SHA-256 is one stream, which one core works through;
-//! blocks can be checked on all cores, in any order, and at ten times the speed.
+//! blocks can be checked on all cores, in any order, and BLAKE3 takes a fraction of the time.
 //!
-//! They tell damage (bits that changed, writes that were lost), not malice: whoever can write the tar can write them
-//! too. They are made of the same bytes in memory as the tar's digest. Sums that are themselves damaged fit no tar.
+//! No two tars have the same ones, so they stand for the tar's digest where both were made of the same bytes in memory.
+//! They guard against damage (bits that changed, writes that were lost), not against whoever can write the tar and so
+//! them too. Sums that are themselves damaged fit no tar.
 
 use std::{
-    fmt::Write as _,
     fs, io,
     path::{Path, PathBuf},
 };
 
-use twox_hash::XxHash3_128;
+use blake3::{Hash, Hasher};
 
-use crate::temp::TempFile;
+use crate::{Digest, temp::TempFile};
 
 /// Bytes of tar in one block: they fit a core's own cache, and file systems that keep large pages are given enough.
 pub(crate) const BLOCK: usize = 512 << 10;
@@ -22,7 +22,7 @@ pub(crate) const BLOCK: usize = 512 << 10;
 pub struct BlockSums {
     /// Bytes of the tar.
     size: u64,
-    sums: Vec<u128>,
+    sums: Vec<Hash>,
 }
 
 impl BlockSums {
@@ -35,13 +35,15 @@ impl BlockSums {
 
     /// Those of a tar of this size; `None` where there are none, or they are not of such a tar.
     pub fn read(tar: &Path, size: u64) -> Option<Self> {
-        let text = fs::read_to_string(Self::path(tar)).ok()?;
-        let mut lines = text.split_terminator('\n');
-        if lines.next()? != Self::head(size) {
-            return None;
-        }
-        let sums: Vec<u128> = lines.map(sum).collect::<Option<_>>()?;
-        (sums.len() as u64 == size.div_ceil(BLOCK as u64)).then_some(Self { size, sums })
+        Self::parse(&fs::read_to_string(Self::path(tar)).ok()?).filter(|sums| sums.size == size)
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let mut lines = text.strip_suffix('\n')?.split('\n');
+        let head = lines.next()?;
+        let size = head.rsplit(' ').nth(3)?.parse().ok()?;
+        let sums: Vec<Hash> = lines.map(sum).collect::<Option<_>>()?;
+        (head == Self::head(size) && sums.len() as u64 == size.div_ceil(BLOCK as u64)).then_some(Self { size, sums })
     }
 
     /// Puts them beside the tar: whole, or not at all.
@@ -51,14 +53,15 @@ impl BlockSums {
     pub fn write(&self, tar: &Path) -> io::Result<()> {
         let mut text = Self::head(self.size);
         for sum in &self.sums {
-            let _ = write!(text, "\n{sum:032x}");
+            text.push('\n');
+            text.push_str(&sum.to_hex());
         }
         text.push('\n');
         TempFile::put(&Self::path(tar), text.as_bytes())
     }
 
     fn head(size: u64) -> String {
-        format!("XXH3-128 of blocks of {BLOCK} bytes, {size} bytes in all")
+        format!("BLAKE3 of blocks of {BLOCK} bytes, {size} bytes in all")
     }
 
     /// Bytes of the tar.
@@ -68,27 +71,70 @@ impl BlockSums {
 
     /// Whether the block of this number is what it was.
     pub(crate) fn fits(&self, number: usize, block: &[u8]) -> bool {
-        self.sums.get(number).is_some_and(|sum| *sum == XxHash3_128::oneshot(block))
+        self.sums.get(number).is_some_and(|sum| *sum == blake3::hash(block))
     }
 }
 
-fn sum(line: &str) -> Option<u128> {
-    (line.len() == 32).then(|| u128::from_str_radix(line, 16).ok())?
+fn sum(line: &str) -> Option<Hash> {
+    Hash::from_hex(line).ok()
+}
+
+/// Layers by the checksums of their tars' blocks: those that a cache remembers.
+#[derive(Clone, Debug, Default)]
+pub struct KnownLayers(Vec<(Digest, BlockSums)>);
+
+impl KnownLayers {
+    /// Those whose checksums lie in a directory, named as [`BlockSums::path`] names those of `<diff id>.tar`. What cannot
+    /// be read is not known.
+    pub fn read(dir: &Path) -> Self {
+        let entries = dir.read_dir().into_iter().flatten().flatten();
+        Self(entries.filter_map(|entry| known(&entry.path())).collect())
+    }
+
+    /// Whether one of these is known.
+    pub(crate) fn any(&self, wanted: impl Fn(&Digest) -> bool) -> bool {
+        self.0.iter().any(|(diff_id, _)| wanted(diff_id))
+    }
+
+    /// The diff ID of the tar with these checksums.
+    pub(crate) fn find(&self, sums: &BlockSums) -> Option<&Digest> {
+        self.0.iter().find(|(_, known)| known == sums).map(|(diff_id, _)| diff_id)
+    }
+
+    /// Whether exactly this is known of the layer.
+    pub fn has(&self, diff_id: &Digest, sums: &BlockSums) -> bool {
+        self.0.iter().any(|(id, known)| id == diff_id && known == sums)
+    }
+
+    /// How many layers are known.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+fn known(path: &Path) -> Option<(Digest, BlockSums)> {
+    let diff_id = Digest::parse(path.file_name()?.to_str()?.strip_suffix(".tar.sums")?).ok()?;
+    Some((diff_id, BlockSums::parse(&fs::read_to_string(path).ok()?)?))
 }
 
 /// Checksums in the making.
 pub struct Summing {
     size: u64,
-    sums: Vec<u128>,
+    sums: Vec<Hash>,
     /// Of the block that is not full yet.
-    hash: XxHash3_128,
+    hash: Hasher,
     filled: usize,
 }
 
 impl Summing {
     /// Of a tar that begins here.
     pub fn new() -> Self {
-        Self { size: 0, sums: Vec::new(), hash: XxHash3_128::new(), filled: 0 }
+        Self { size: 0, sums: Vec::new(), hash: Hasher::new(), filled: 0 }
     }
 
     /// Takes the tar's next bytes.
@@ -96,7 +142,7 @@ impl Summing {
         self.size += bytes.len() as u64;
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(BLOCK - self.filled));
-            self.hash.write(now);
+            self.hash.update(now);
             self.filled += now.len();
             bytes = later;
             if self.filled == BLOCK {
@@ -106,7 +152,8 @@ impl Summing {
     }
 
     fn end_block(&mut self) {
-        self.sums.push(std::mem::replace(&mut self.hash, XxHash3_128::new()).finish_128());
+        self.sums.push(self.hash.finalize());
+        self.hash.reset();
         self.filled = 0;
     }
 
@@ -176,11 +223,11 @@ mod tests {
         let text = fs::read_to_string(BlockSums::path(&tar)).unwrap();
         for damaged in [
             String::new(),
-            text.replace("XXH3", "XXH4"),
+            text.replace("BLAKE3", "BLAKE4"),
             text.replace("524288", "524289"),
             text[..text.len() - 2].to_owned(),
-            text[..text.len() - 33].to_owned(),
-            format!("{text}{}\n", "0".repeat(32)),
+            text[..text.len() - 65].to_owned(),
+            format!("{text}{}\n", "0".repeat(64)),
             format!("{text}\n"),
             text.replacen('\n', "\n+", 1),
         ] {

@@ -8,11 +8,12 @@ use std::{
     fs::{self, File},
     io::Read,
     path::Path,
+    sync::Arc,
 };
 
 use common::{OWNER, job, noise, run, tar_of, to_layout, tree};
 use flate2::read::MultiGzDecoder;
-use image::{Destination, Digest, LayerJob, LayerResult, Recipe};
+use image::{Destination, Digest, KnownLayers, LayerJob, LayerResult, Recipe, Summing};
 
 fn blob(layout: &Path, made: &LayerResult) -> Vec<u8> {
     fs::read(layout.join("blobs/sha256").join(made.blob.as_ref().unwrap().digest.hex())).unwrap()
@@ -134,6 +135,52 @@ fn the_volume_cache_gets_what_it_lacks() {
                 }
             }
         }
+    }
+}
+
+#[test]
+fn known_layers_are_found_by_their_checksums() {
+    let temp = tempfile::tempdir().unwrap();
+    tree(temp.path());
+    let recipe = || Recipe::dir(&temp.path().join("app"), OWNER).unwrap();
+    let layout = temp.path().join("layout");
+    let known = |diff_id: &Digest| {
+        let dir = temp.path().join(diff_id.hex());
+        fs::create_dir_all(&dir).unwrap();
+        let mut sums = Summing::new();
+        sums.add(&tar_of(&recipe()));
+        sums.finish().write(&dir.join(format!("{diff_id}.tar"))).unwrap();
+        Some(Arc::new(KnownLayers::read(&dir)))
+    };
+    let (diff_id, another) = (Digest::of(&tar_of(&recipe())), Digest::of(b"another"));
+    let make = |reusable: &Digest, known: &Option<Arc<KnownLayers>>| {
+        let _ = fs::remove_dir_all(&layout);
+        let job = LayerJob {
+            reusable: vec![reusable.clone()],
+            known: known.clone(),
+            ..to_layout("acme/jvm:jdk", recipe(), &layout)
+        };
+        run(2, vec![job]).unwrap().remove(0)
+    };
+    // What is known is believed, even where it would be wrong: no digest was computed.
+    for id in [&diff_id, &another] {
+        let made = make(id, &known(id));
+        assert_eq!((&made.diff_id, made.reused, made.size), (id, true, tar_of(&recipe()).len() as u64));
+        assert!(made.blob.is_none() && known(id).unwrap().has(id, &made.sums.unwrap()));
+    }
+    // Of no use: the layer that is known is neither the previous image's nor in the cache.
+    let made = make(&diff_id, &known(&another));
+    assert_eq!((&made.diff_id, made.reused), (&diff_id, true));
+    // Not known, as it changed: it is read once more, compressed, and its checksums are new.
+    let before = known(&diff_id);
+    for (name, content) in [("small", vec![b'x'; 100]), ("large", noise(20 << 20))] {
+        fs::write(temp.path().join("app").join(name), content).unwrap();
+        let made = make(&diff_id, &before);
+        assert_eq!((&made.diff_id, made.reused), (&Digest::of(&tar_of(&recipe())), false));
+        assert!(made.blob.is_some());
+        let mut sums = Summing::new();
+        sums.add(&tar_of(&recipe()));
+        assert_eq!(made.sums, Some(sums.finish()));
     }
 }
 

@@ -29,7 +29,7 @@ fn built(types: &str) -> World {
 }
 
 fn tars(dir: &Path) -> Vec<String> {
-    files(dir).into_iter().filter(|name| name.starts_with("sha256:")).collect()
+    files(dir).into_iter().filter(|name| name.ends_with(".tar")).collect()
 }
 
 #[test]
@@ -95,6 +95,41 @@ fn a_second_build_reuses_the_cache_by_link() {
     result.unwrap();
     assert!(lines.iter().any(|line| line == "Adding cache layer 'acme/jvm:jdk'"), "{lines:?}");
     assert_eq!(tars(&world.path("cache/committed")).len(), 2);
+}
+
+/// Checksums are made of all layers, cached or not; by them the next export knows what it need not hash and send.
+#[test]
+fn layers_are_known_by_their_checksums() {
+    let world = built("cache = true\nlaunch = true");
+    let committed = world.path("cache/committed");
+    let sums = || -> Vec<String> { files(&committed).into_iter().filter(|name| name.ends_with(".tar.sums")).collect() };
+    let before = sums();
+    let image = world.find("app");
+    let base = world.find("run").config.diff_ids.len();
+    let ours: Vec<String> = image.config.diff_ids[base..].iter().map(|id| format!("{id}.tar.sums")).collect();
+    assert!(ours.len() > 4 && ours.iter().all(|name| before.contains(name)), "{ours:?} {before:?}");
+    let export = || {
+        let (result, lines) =
+            logged(|| world.export(&world.exporter("app"), &world.analyze("app"), Some(open(&world))));
+        result.unwrap();
+        let added = |line: &&String| line.starts_with("Adding layer") || line.starts_with("Adding cache layer");
+        (lines.iter().filter(added).count(), world.find("app").config.diff_ids)
+    };
+    let directory = world.inode("cache/committed");
+    assert_eq!(export(), (0, image.config.diff_ids.clone()));
+    assert_eq!(world.inode("cache/committed"), directory, "nothing new, nothing written");
+    // None at all, as in a cache of the reference; damaged ones; those of other layers: the image is the same.
+    let forget = |name: &String| fs::remove_file(committed.join(name)).unwrap();
+    let damage = |name: &String| fs::write(committed.join(name), "BLAKE3 of blocks\n").unwrap();
+    for harm in [&forget as &dyn Fn(&String), &damage] {
+        before.iter().for_each(harm);
+        assert_eq!(export(), (0, image.config.diff_ids.clone()));
+        assert_eq!(sums(), before, "made again");
+    }
+    world.write(&[("app/changed", Entry::File("x"))]);
+    let (_, changed) = export();
+    assert_eq!(changed.iter().filter(|diff_id| !image.config.diff_ids.contains(diff_id)).count(), 1);
+    assert_eq!(sums().len(), before.len());
 }
 
 #[test]

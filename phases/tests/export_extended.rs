@@ -24,7 +24,8 @@ fn extended(world: &World) -> PathBuf {
     let mut recipe = Recipe::default();
     recipe.push_file("/etc/extended", &source, 0o644, Owner { uid: 0, gid: 0 }).unwrap();
     let to = Some(Destination::Layout(dir.clone()));
-    let job = LayerJob { name: "extended".into(), recipe, reusable: vec![], to, cache_to: None, tar_to: None };
+    let job =
+        LayerJob { name: "extended".into(), recipe, reusable: vec![], to, cache_to: None, tar_to: None, known: None };
     let made = Pipeline { workers: 1, docker: false, on_event: &|_| {} }.run(vec![job]).unwrap().remove(0);
 
     let mut image = world.find("run");

@@ -19,7 +19,7 @@ use super::{
     sinks::{self, Compressed, Item},
 };
 use crate::{
-    Blob, Digest, Error, Recipe, Result, Summing,
+    Blob, BlockSums, Digest, Error, Recipe, Result, Summing,
     tar_stream::{Sink, TarStream},
     temp::TempFile,
 };
@@ -45,6 +45,22 @@ pub(super) struct Pass {
     /// Bytes of the tar.
     size: u64,
     tar_written: bool,
+    sums: Option<BlockSums>,
+}
+
+impl Pass {
+    /// A layer that was recognised.
+    fn known(diff_id: &Digest, sums: &BlockSums) -> Self {
+        Self { diff_id: diff_id.clone(), size: sums.size(), tar_written: false, sums: Some(sums.clone()) }
+    }
+
+    /// An error where an earlier reading came to something else.
+    fn same_as(&self, job: &LayerJob, diff_id: Option<&Digest>, sums: Option<&BlockSums>) -> Result<()> {
+        if diff_id.is_some_and(|before| *before != self.diff_id) || sums.is_some_and(|_| self.sums.as_ref() != sums) {
+            return Err(Error::Io(format!("layer {}: its files changed while they were read", job.name)));
+        }
+        Ok(())
+    }
 }
 
 /// Where the tar comes from.
@@ -68,23 +84,44 @@ impl Source<'_> {
 impl<'scope> Context<'scope, '_> {
     pub(super) fn run(&self, job: &'scope LayerJob) -> Result<LayerResult> {
         let blob_to = job.to.as_ref().or(job.cache_to.as_ref().map(|(to, _)| to));
-        let look_first = look_first(job);
+        let mut look_first = look_first(job);
+        let keep = if look_first { self.shared.keep() } else { None };
+        let mut source = Source::Recipe(&job.recipe);
+        let mut first = None;
+        let mut seen = None;
+        if look_first && may_be_known(job) {
+            let (sums, kept) = self.sum(job, keep.is_some())?;
+            source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
+            first = job.known.as_ref().and_then(|known| known.find(&sums)).map(|diff_id| Pass::known(diff_id, &sums));
+            // Nobody knows it: a layer that has changed is worth no reading for its diff ID alone.
+            look_first = first.is_some();
+            seen = Some(sums);
+        }
         if let Some(to) = blob_to.filter(|_| !look_first) {
-            let (pass, blob) = self.compress(job, &Source::Recipe(&job.recipe), to, job.tar_to.is_some(), 0)?;
+            let total = seen.as_ref().map_or(0, BlockSums::size);
+            let (pass, blob) = self.compress(job, &source, to, job.tar_to.is_some(), total)?;
+            pass.same_as(job, None, seen.as_ref())?;
             if job.to.is_some() && wants_cache(job, &pass.diff_id) {
                 self.copy_to_cache(job, &blob)?;
             }
             return Ok(result(pass, false, Some(blob)));
         }
 
-        let keep = if look_first { self.shared.keep() } else { None };
-        let (first, kept) = self.hash(job, &Source::Recipe(&job.recipe), keep.is_some(), !look_first, 0)?;
+        let first = match first {
+            Some(known) => known,
+            None => {
+                let keep = keep.is_some() && seen.is_none();
+                let (first, kept) = self.hash(job, &source, keep, !look_first, 0)?;
+                first.same_as(job, None, seen.as_ref())?;
+                source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
+                first
+            }
+        };
         let reused = job.reusable.contains(&first.diff_id);
         let to = job.to.as_ref().filter(|_| !reused);
         let cache = job.cache_to.as_ref().map(|(cache, _)| cache).filter(|_| wants_cache(job, &first.diff_id));
         let tar = look_first
             && job.tar_to.as_ref().is_some_and(|(_, committed)| !tar_path(committed, &first.diff_id).exists());
-        let source = kept.map_or(Source::Recipe(&job.recipe), |bytes| Source::Kept(Arc::new(bytes)));
         let (second, blob) = match to.or(cache) {
             Some(to) => {
                 let (pass, blob) = self.compress(job, &source, to, tar, first.size)?;
@@ -93,13 +130,23 @@ impl<'scope> Context<'scope, '_> {
             None if tar => (self.hash(job, &source, false, true, first.size)?.0, None),
             None => return Ok(result(first, reused, None)),
         };
-        if second.diff_id != first.diff_id {
-            return Err(Error::Io(format!("layer {}: its files changed while they were read", job.name)));
-        }
+        second.same_as(job, Some(&first.diff_id), None)?;
         if let (Some(_), Some(_), Some(blob)) = (to, cache, &blob) {
             self.copy_to_cache(job, blob)?;
         }
         Ok(result(second, reused, blob))
+    }
+
+    /// Reads for the checksums of blocks alone, on this thread: they take less time than handing the bytes on.
+    /// `keep`: a small tar is returned too.
+    fn sum(&self, job: &'scope LayerJob, keep: bool) -> Result<(BlockSums, Option<Vec<u8>>)> {
+        let summed = Tally::new(self, job, false, 0).and_then(|mut tally| {
+            tally.hasher = None;
+            let mut out = Kept { tally, bytes: keep.then(Vec::new) };
+            job.recipe.write_to(&mut out)?;
+            Ok((out.tally.sums.unwrap_or_default().finish(), out.bytes))
+        });
+        summed.map_err(|e| in_layer(job, &e))
     }
 
     fn copy_to_cache(&self, job: &LayerJob, blob: &Blob) -> Result<()> {
@@ -181,7 +228,8 @@ impl<'scope> Context<'scope, '_> {
 }
 
 fn result(pass: Pass, reused: bool, blob: Option<Blob>) -> LayerResult {
-    LayerResult { diff_id: pass.diff_id, size: pass.size, reused, blob, tar_written: pass.tar_written }
+    let Pass { diff_id, size, tar_written, sums } = pass;
+    LayerResult { diff_id, size, reused, blob, tar_written, sums }
 }
 
 fn in_layer(job: &LayerJob, error: &io::Error) -> Error {
@@ -190,6 +238,13 @@ fn in_layer(job: &LayerJob, error: &io::Error) -> Error {
 
 fn wants_cache(job: &LayerJob, diff_id: &Digest) -> bool {
     job.cache_to.as_ref().is_some_and(|(_, has)| !has.contains(diff_id))
+}
+
+/// Whether the layer may be one that is known, and worth knowing.
+fn may_be_known(job: &LayerJob) -> bool {
+    let in_cache = |diff_id: &Digest| job.tar_to.as_ref().is_some_and(|(_, dir)| tar_path(dir, diff_id).exists());
+    let useful = |diff_id: &Digest| job.reusable.contains(diff_id) || in_cache(diff_id);
+    job.known.as_ref().is_some_and(|known| known.any(useful))
 }
 
 /// Whether the layer may turn out to need nothing: then its diff ID comes first.
@@ -210,12 +265,14 @@ fn tar_path(dir: &Path, diff_id: &Digest) -> PathBuf {
     dir.join(format!("{diff_id}.tar"))
 }
 
-/// What is done with every byte of a tar: count, hash, and write to the volume cache, with checksums of its blocks.
+/// What is done with every byte of a tar: count, hash, sum up by blocks, and write to the volume cache.
 struct Tally<'a> {
-    hasher: Sha256,
+    /// `None` where checksums are all that is wanted.
+    hasher: Option<Sha256>,
+    sums: Option<Summing>,
     size: u64,
     total: u64,
-    tar: Option<(TempFile, Summing, &'a (PathBuf, PathBuf))>,
+    tar: Option<(TempFile, &'a (PathBuf, PathBuf))>,
     name: &'a str,
     shared: &'a Shared,
     on_event: &'a (dyn Fn(Event<'_>) + Sync),
@@ -224,18 +281,23 @@ struct Tally<'a> {
 impl<'a> Tally<'a> {
     fn new(context: &Context<'a, '_>, job: &'a LayerJob, write_tar: bool, total: u64) -> io::Result<Self> {
         let tar = match job.tar_to.as_ref().filter(|_| write_tar) {
-            Some(dirs) => Some((TempFile::new(&dirs.0)?, Summing::new(), dirs)),
+            Some(dirs) => Some((TempFile::new(&dirs.0)?, dirs)),
             None => None,
         };
+        let sums = job.known.is_some().then(Summing::new);
         let (shared, on_event) = (context.shared, context.on_event);
-        Ok(Self { hasher: Sha256::new(), size: 0, total, tar, name: &job.name, shared, on_event })
+        Ok(Self { hasher: Some(Sha256::new()), sums, size: 0, total, tar, name: &job.name, shared, on_event })
     }
 
     fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.shared.check()?;
-        self.hasher.update(bytes);
-        if let Some((file, sums, (staging, _))) = &mut self.tar {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        if let Some(sums) = &mut self.sums {
             sums.add(bytes);
+        }
+        if let Some((file, (staging, _))) = &mut self.tar {
             file.write_all(bytes).map_err(|e| crate::tar_stream::on_path("write to", staging, &e))?;
         }
         self.size += bytes.len() as u64;
@@ -244,17 +306,41 @@ impl<'a> Tally<'a> {
     }
 
     fn end(self) -> io::Result<Pass> {
-        let diff_id = Digest::from_hasher(self.hasher);
+        let diff_id = Digest::from_hasher(self.hasher.unwrap_or_default());
         let mut tar_written = false;
-        if let Some((file, sums, (staging, committed))) = self.tar {
+        if let Some((file, (staging, committed))) = self.tar {
             if !tar_path(committed, &diff_id).exists() {
-                let path = tar_path(staging, &diff_id);
-                file.persist(&path)?;
-                sums.finish().write(&path)?;
+                file.persist(&tar_path(staging, &diff_id))?;
                 tar_written = true;
             }
         }
-        Ok(Pass { diff_id, size: self.size, tar_written })
+        Ok(Pass { diff_id, size: self.size, tar_written, sums: self.sums.map(Summing::finish) })
+    }
+}
+
+/// Takes a tar on the thread that reads it, and keeps it while it is small.
+struct Kept<'a> {
+    tally: Tally<'a>,
+    bytes: Option<Vec<u8>>,
+}
+
+impl Write for Kept<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.tally.add(bytes)?;
+        keep(&mut self.bytes, bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Adds to what is kept; what would be too much is not kept at all.
+fn keep(kept: &mut Option<Vec<u8>>, bytes: &[u8]) {
+    match kept {
+        Some(kept) if kept.len() + bytes.len() <= KEEP => kept.extend_from_slice(bytes),
+        kept => *kept = None,
     }
 }
 
@@ -295,10 +381,7 @@ fn hash_all<'a>(
     for (buffer, length) in filled {
         let bytes = &buffer[..length];
         tally.add(bytes)?;
-        match &mut kept {
-            Some(kept) if kept.len() + length <= KEEP => kept.extend_from_slice(bytes),
-            kept => *kept = None,
-        }
+        self::keep(&mut kept, bytes);
         // Who reads is at the end.
         let _ = free.send(buffer);
     }

@@ -42,7 +42,15 @@ pub(crate) fn tree(dir: &Path) {
 }
 
 pub(crate) fn job(name: &str, recipe: Recipe) -> LayerJob {
-    LayerJob { name: name.to_owned(), recipe, reusable: Vec::new(), to: None, cache_to: None, tar_to: None }
+    LayerJob {
+        name: name.to_owned(),
+        recipe,
+        reusable: Vec::new(),
+        to: None,
+        cache_to: None,
+        tar_to: None,
+        known: None,
+    }
 }
 
 pub(crate) fn to_layout(name: &str, recipe: Recipe, dir: &Path) -> LayerJob {

@@ -32,7 +32,7 @@ impl LaunchCache {
         let open = || -> anyhow::Result<Self> {
             let cache = VolumeCache::open(dir)?;
             match cache.stage()? {
-                Staging::Volume { staging, committed, lock } => {
+                Staging::Volume { staging, committed, lock, .. } => {
                     Ok(Self { cache, staging, committed, lock, others: Vec::new() })
                 }
                 Staging::Image { .. } => anyhow::bail!("the staging area is another cache's"),

@@ -9,9 +9,16 @@ mod launch;
 mod lock;
 mod volume;
 
-use std::{collections::BTreeSet, fmt, fs::File, io::Read, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    fs::File,
+    io::Read,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use image::{Blob, BlockSums, Destination, Digest};
+use image::{Blob, BlockSums, Destination, Digest, KnownLayers};
 use platform_api::CacheMetadata;
 
 pub use cache_image::ImageCache;
@@ -61,8 +68,8 @@ pub struct CachedLayer {
 /// Where the export pipeline writes what a new cache needs.
 #[derive(Debug)]
 pub enum Staging {
-    /// Tars go into the first directory, unless the second has them.
-    Volume { staging: PathBuf, committed: PathBuf, lock: Option<Lock> },
+    /// Tars go into the first directory, unless the second has them, where these layers are known.
+    Volume { staging: PathBuf, committed: PathBuf, known: Arc<KnownLayers>, lock: Option<Lock> },
     /// Blobs go there, unless they are of these layers.
     Image { to: Destination, has: BTreeSet<Digest> },
 }
@@ -158,13 +165,20 @@ impl Cache {
         }
     }
 
-    /// Puts the new cache in force, in place of the old one: all of it or, on an error, nothing.
+    /// Puts the new cache in force, in place of the old one: all of it or, on an error, nothing. `sums` are those of all
+    /// layers that were made, cached or not, by which the next export knows them.
     ///
     /// # Errors
     /// Files that cannot be written; an image that cannot be saved.
-    pub fn commit(self, staging: Staging, metadata: &CacheMetadata, layers: &[CachedLayer]) -> anyhow::Result<()> {
+    pub fn commit(
+        self,
+        staging: Staging,
+        metadata: &CacheMetadata,
+        layers: &[CachedLayer],
+        sums: &BTreeMap<Digest, BlockSums>,
+    ) -> anyhow::Result<()> {
         match (self, staging) {
-            (Self::Volume(c), Staging::Volume { lock, .. }) => c.commit(metadata, layers, lock),
+            (Self::Volume(c), Staging::Volume { known, lock, .. }) => c.commit(metadata, layers, (sums, &known), lock),
             (Self::Image(c), _) => c.commit(metadata, layers),
             (Self::Volume(_), Staging::Image { .. }) => anyhow::bail!("the staging area is another cache's"),
         }

@@ -4,19 +4,21 @@
 //! A kill at any instant leaves the old cache or the new one. The only moment without a `committed/` lies between two
 //! renames, when the backup is whole: who opens the cache then takes the backup back.
 //!
-//! Beside a tar may lie checksums of its blocks, which the reference does not know: they are linked like the tar, and where
-//! they are missing or do not fit, the tar's digest is what counts.
+//! `<diff ID>.tar.sums` holds checksums of the tar's blocks, which the reference does not know. The restorer checks the tar
+//! by them; where they are missing or do not fit, the tar's digest is what counts. Layers of the app image that are not
+//! cached have them too: by them the next export knows a layer that is as it was.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::SystemTime,
 };
 
 use anyhow::Context as _;
-use image::{BlockSums, Digest};
+use image::{BlockSums, Digest, KnownLayers};
 use platform_api::CacheMetadata;
 
 use super::{
@@ -132,7 +134,9 @@ impl VolumeCache {
         let failed = || format!("initializing staging directory '{}'", staging.display());
         remove_dir(&staging).with_context(failed)?;
         fs::create_dir_all(&staging).with_context(failed)?;
-        Ok(Staging::Volume { committed: self.committed(), staging, lock })
+        let committed = self.committed();
+        let known = Arc::new(KnownLayers::read(&committed));
+        Ok(Staging::Volume { staging, committed, known, lock })
     }
 
     /// A tar that has the size the layer's tar has, and was not written to since the cache was committed, is taken for
@@ -174,17 +178,23 @@ impl VolumeCache {
         &self,
         metadata: &CacheMetadata,
         layers: &[CachedLayer],
+        (sums, known): (&BTreeMap<Digest, BlockSums>, &KnownLayers),
         staging_lock: Option<Lock>,
     ) -> anyhow::Result<()> {
         let text = format!("{}\n", labels::to_json(metadata).context("serializing metadata")?);
         let wanted: BTreeSet<&Digest> = layers.iter().map(|layer| &layer.diff_id).collect();
-        if self.is_in_force(&text, &wanted) {
+        let all_known = known.len() == sums.len() && sums.iter().all(|(diff_id, sums)| known.has(diff_id, sums));
+        if all_known && self.is_in_force(&text, &wanted) {
             // What is not needed does no harm; the next build begins without it.
             let _ = remove_dir(&self.staging());
             return Ok(());
         }
         for diff_id in wanted {
             self.keep(diff_id)?;
+        }
+        for (diff_id, sums) in sums {
+            let tar = Self::tar(&self.staging(), diff_id);
+            sums.write(&tar).with_context(|| format!("write {}", BlockSums::path(&tar).display()))?;
         }
         let path = self.staging().join(labels::CACHE_METADATA);
         write_synced(&path, &text).with_context(|| format!("write {}", path.display()))?;
@@ -211,7 +221,7 @@ impl VolumeCache {
         let same = fs::read(committed.join(labels::CACHE_METADATA)).is_ok_and(|text| text == metadata.as_bytes());
         let kept =
             |layer: &&Digest| Self::tar(&committed, layer).is_file() && !Self::tar(&self.staging(), layer).exists();
-        // Checksums come and go with their tar.
+        // What is known of layers has been compared before.
         let is_sums = |entry: &fs::DirEntry| Path::new(&entry.file_name()).extension() == Some("sums".as_ref());
         let count = |entries: fs::ReadDir| entries.filter(|entry| !entry.as_ref().is_ok_and(is_sums)).count();
         same && layers.iter().all(kept) && committed.read_dir().is_ok_and(|entries| count(entries) == layers.len() + 1)
@@ -223,10 +233,10 @@ impl VolumeCache {
         if to.exists() {
             return Ok(());
         }
-        link(&from, &to).with_context(|| format!("reusing layer ({diff_id})"))?;
-        // A cache of the reference has none.
-        let _ = link(&BlockSums::path(&from), &BlockSums::path(&to));
-        Ok(())
+        // Not every file system has hard links, and the kernel may refuse one to a file of somebody else's.
+        fs::hard_link(&from, &to)
+            .or_else(|_| fs::copy(&from, &to).map(drop))
+            .with_context(|| format!("reusing layer ({diff_id})"))
     }
 
     /// Two renames, the old cache kept until the new one is in place. Layers need no sync to the disk: one that a
@@ -247,11 +257,6 @@ impl VolumeCache {
         let _ = self.discard(&backup);
         Ok(())
     }
-}
-
-/// Not every file system has hard links, and the kernel may refuse one to a file of somebody else's.
-fn link(from: &Path, to: &Path) -> io::Result<()> {
-    fs::hard_link(from, to).or_else(|_| fs::copy(from, to).map(drop))
 }
 
 fn remove_dir(path: &Path) -> io::Result<()> {

@@ -1,9 +1,9 @@
 //! The cache's side of an export: which layers are cached, what the pipeline must do for it, and the commit. Nothing
 //! that goes wrong here fails the export.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use image::{Digest, LayerJob, LayerResult, Owner, Pipeline, Recipe};
+use image::{BlockSums, Digest, LayerJob, LayerResult, Owner, Pipeline, Recipe};
 use platform_api::{BuildpackLayers, CacheMetadata, LayerSha, inputs::ExporterInputs};
 
 use super::layers;
@@ -21,6 +21,8 @@ pub(super) struct CacheExport {
     staging: Staging,
     metadata: CacheMetadata,
     layers: Vec<Entry>,
+    /// Checksums of all layers, those of the app image included, for the next export.
+    sums: BTreeMap<Digest, BlockSums>,
     /// Warnings, kept until it is the cache's turn.
     warnings: Vec<String>,
     reporting: Vec<String>,
@@ -66,6 +68,7 @@ impl CacheExport {
             staging,
             metadata: CacheMetadata::default(),
             layers: Vec::new(),
+            sums: BTreeMap::new(),
             warnings: Vec::new(),
             reporting: Vec::new(),
         };
@@ -123,6 +126,9 @@ impl CacheExport {
 
     /// Adds what the cache needs to the jobs of the app image: a layer that is in both is read and compressed once.
     pub(super) fn add_jobs(&mut self, jobs: &mut Vec<LayerJob>) {
+        if let Staging::Volume { known, .. } = &self.staging {
+            jobs.iter_mut().for_each(|job| job.known = Some(Arc::clone(known)));
+        }
         let by_name: BTreeMap<String, usize> = jobs.iter().enumerate().map(|(n, job)| (job.name.clone(), n)).collect();
         let mut layers = std::mem::take(&mut self.layers);
         layers.retain_mut(|entry| {
@@ -162,6 +168,7 @@ impl CacheExport {
             to: None,
             cache_to: None,
             tar_to: None,
+            known: None,
         };
         direct(&self.staging, &mut job);
         jobs.push(job);
@@ -184,6 +191,7 @@ impl CacheExport {
             to: None,
             cache_to: None,
             tar_to: None,
+            known: None,
         })
     }
 
@@ -201,6 +209,7 @@ impl CacheExport {
         for entry in &mut self.layers {
             entry.result = entry.job.and_then(|job| results.get(job)).cloned();
         }
+        self.sums = results.iter().filter_map(|r| Some((r.diff_id.clone(), r.sums.clone()?))).collect();
     }
 
     /// Puts the cache in force; what goes wrong is a warning.
@@ -243,6 +252,7 @@ impl CacheExport {
         let results = Pipeline { workers, docker: false, on_event: &|_| {} }.run(jobs)?;
         for (n, result) in again.into_iter().zip(results) {
             if let Some(entry) = self.layers.get_mut(n) {
+                self.sums.extend(result.sums.clone().map(|sums| (result.diff_id.clone(), sums)));
                 entry.result = Some(result);
             }
         }
@@ -275,7 +285,7 @@ impl CacheExport {
             let blob = result.blob.clone().filter(|_| !is_reused(&self.staging, result));
             cached.push(CachedLayer { diff_id: result.diff_id.clone(), blob });
         }
-        self.cache.commit(self.staging, &self.metadata, &cached)
+        self.cache.commit(self.staging, &self.metadata, &cached, &self.sums)
     }
 }
 
@@ -290,7 +300,10 @@ fn is_reused(staging: &Staging, result: &LayerResult) -> bool {
 /// Tells a job what the cache wants of it.
 fn direct(staging: &Staging, job: &mut LayerJob) {
     match staging {
-        Staging::Volume { staging, committed, .. } => job.tar_to = Some((staging.clone(), committed.clone())),
+        Staging::Volume { staging, committed, known, .. } => {
+            job.tar_to = Some((staging.clone(), committed.clone()));
+            job.known = Some(Arc::clone(known));
+        }
         Staging::Image { to, has } => job.cache_to = Some((to.clone(), has.iter().cloned().collect())),
     }
 }

@@ -188,6 +188,7 @@ fn app_jobs(planned: &mut [Planned], sources: &Sources) -> Vec<LayerJob> {
             to: sources.destination.clone(),
             cache_to: None,
             tar_to: None,
+            known: None,
         });
     }
     jobs

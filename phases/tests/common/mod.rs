@@ -135,6 +135,7 @@ impl World {
                 to: Some(to.clone()),
                 cache_to: None,
                 tar_to: None,
+                known: None,
             };
             let made = Pipeline { workers: 1, docker: false, on_event: &|_| {} }.run(vec![job]).unwrap().remove(0);
             let layer = Layer { diff_id: made.diff_id, blob: made.blob, recipe: None };
