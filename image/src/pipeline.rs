@@ -9,6 +9,7 @@ mod blocks;
 mod gzip;
 mod job;
 mod sinks;
+mod tally;
 
 use std::{
     path::PathBuf,

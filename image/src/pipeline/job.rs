@@ -1,8 +1,8 @@
 //! One job: what has to be made of the layer, and the passes over it that takes.
 
 use std::{
-    io::{self, Write},
-    path::{Path, PathBuf},
+    io,
+    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::Ordering,
@@ -11,17 +11,15 @@ use std::{
     thread::{self, Scope},
 };
 
-use sha2::{Digest as _, Sha256};
-
 use super::{
     Destination, Event, LayerJob, LayerResult,
-    blocks::{BLOCK, Block, KEEP, Shared, Task},
+    blocks::{BLOCK, Block, Shared, Task},
     sinks::{self, Compressed, Item},
+    tally::{Kept, Pass, Tally, keep, tar_path},
 };
 use crate::{
-    Blob, BlockSums, Digest, Error, Recipe, Result, Summing,
+    Blob, BlockSums, Digest, Error, KnownLayers, Recipe, Result,
     tar_stream::{Sink, TarStream},
-    temp::TempFile,
 };
 
 /// Bytes hashed at a time where nothing is compressed: they fit a core's own cache.
@@ -36,31 +34,6 @@ pub(super) struct Context<'scope, 'env: 'scope> {
     pub(super) tasks: Sender<Task>,
     pub(super) docker: bool,
     pub(super) on_event: &'scope (dyn Fn(Event<'_>) + Sync),
-}
-
-/// What one reading of the layer came to.
-#[derive(Clone, Debug)]
-pub(super) struct Pass {
-    pub(super) diff_id: Digest,
-    /// Bytes of the tar.
-    size: u64,
-    tar_written: bool,
-    sums: Option<BlockSums>,
-}
-
-impl Pass {
-    /// A layer that was recognised.
-    fn known(diff_id: &Digest, sums: &BlockSums) -> Self {
-        Self { diff_id: diff_id.clone(), size: sums.size(), tar_written: false, sums: Some(sums.clone()) }
-    }
-
-    /// An error where an earlier reading came to something else.
-    fn same_as(&self, job: &LayerJob, diff_id: Option<&Digest>, sums: Option<&BlockSums>) -> Result<()> {
-        if diff_id.is_some_and(|before| *before != self.diff_id) || sums.is_some_and(|_| self.sums.as_ref() != sums) {
-            return Err(Error::Io(format!("layer {}: its files changed while they were read", job.name)));
-        }
-        Ok(())
-    }
 }
 
 /// Where the tar comes from.
@@ -81,22 +54,23 @@ impl Source<'_> {
     }
 }
 
+/// What there is to go on with after looking for the layer among those that are known.
+struct Look<'a> {
+    /// Whether the diff ID is wanted before anything is made: the layer may turn out to need nothing.
+    diff_id_first: bool,
+    /// What the reading came to, if there was one.
+    seen: Option<BlockSums>,
+    /// The layer was recognised.
+    first: Option<Pass>,
+    source: Source<'a>,
+}
+
 impl<'scope> Context<'scope, '_> {
     pub(super) fn run(&self, job: &'scope LayerJob) -> Result<LayerResult> {
         let blob_to = job.to.as_ref().or(job.cache_to.as_ref().map(|(to, _)| to));
-        let mut look_first = look_first(job);
+        let look_first = look_first(job);
         let keep = if look_first { self.shared.keep() } else { None };
-        let mut source = Source::Recipe(&job.recipe);
-        let mut first = None;
-        let mut seen = None;
-        if look_first && may_be_known(job) {
-            let (sums, kept) = self.sum(job, keep.is_some())?;
-            source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
-            first = job.known.as_ref().and_then(|known| known.find(&sums)).map(|diff_id| Pass::known(diff_id, &sums));
-            // Nobody knows it: a layer that has changed is worth no reading for its diff ID alone.
-            look_first = first.is_some();
-            seen = Some(sums);
-        }
+        let Look { diff_id_first: look_first, seen, first, mut source } = self.look(job, look_first, keep.is_some())?;
         if let Some(to) = blob_to.filter(|_| !look_first) {
             let total = seen.as_ref().map_or(0, BlockSums::size);
             let (pass, blob) = self.compress(job, &source, to, job.tar_to.is_some(), total)?;
@@ -107,15 +81,13 @@ impl<'scope> Context<'scope, '_> {
             return Ok(result(pass, false, Some(blob)));
         }
 
-        let first = match first {
-            Some(known) => known,
-            None => {
-                let keep = keep.is_some() && seen.is_none();
-                let (first, kept) = self.hash(job, &source, keep, !look_first, 0)?;
-                first.same_as(job, None, seen.as_ref())?;
-                source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
-                first
-            }
+        let first = if let Some(known) = first {
+            known
+        } else {
+            let (first, kept) = self.hash(job, &source, keep.is_some() && seen.is_none(), !look_first, 0)?;
+            first.same_as(job, None, seen.as_ref())?;
+            source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
+            first
         };
         let reused = job.reusable.contains(&first.diff_id);
         let to = job.to.as_ref().filter(|_| !reused);
@@ -135,6 +107,19 @@ impl<'scope> Context<'scope, '_> {
             self.copy_to_cache(job, blob)?;
         }
         Ok(result(second, reused, blob))
+    }
+
+    /// Looks for a layer that may be known. Nobody knows it: then it has changed, and is worth no reading for its diff ID
+    /// alone.
+    fn look(&self, job: &'scope LayerJob, look_first: bool, keep: bool) -> Result<Look<'scope>> {
+        let source = Source::Recipe(&job.recipe);
+        let Some(known) = job.known.as_ref().filter(|known| look_first && may_be_known(job, known)) else {
+            return Ok(Look { diff_id_first: look_first, seen: None, first: None, source });
+        };
+        let (sums, kept) = self.sum(job, keep)?;
+        let first = known.find(&sums).map(|diff_id| Pass::known(diff_id, &sums));
+        let source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
+        Ok(Look { diff_id_first: first.is_some(), seen: Some(sums), first, source })
     }
 
     /// Reads for the checksums of blocks alone, on this thread: they take less time than handing the bytes on.
@@ -241,10 +226,10 @@ fn wants_cache(job: &LayerJob, diff_id: &Digest) -> bool {
 }
 
 /// Whether the layer may be one that is known, and worth knowing.
-fn may_be_known(job: &LayerJob) -> bool {
+fn may_be_known(job: &LayerJob, known: &KnownLayers) -> bool {
     let in_cache = |diff_id: &Digest| job.tar_to.as_ref().is_some_and(|(_, dir)| tar_path(dir, diff_id).exists());
     let useful = |diff_id: &Digest| job.reusable.contains(diff_id) || in_cache(diff_id);
-    job.known.as_ref().is_some_and(|known| known.any(useful))
+    known.any(useful)
 }
 
 /// Whether the layer may turn out to need nothing: then its diff ID comes first.
@@ -259,89 +244,6 @@ fn look_first(job: &LayerJob) -> bool {
         })
     });
     cached || committed
-}
-
-fn tar_path(dir: &Path, diff_id: &Digest) -> PathBuf {
-    dir.join(format!("{diff_id}.tar"))
-}
-
-/// What is done with every byte of a tar: count, hash, sum up by blocks, and write to the volume cache.
-struct Tally<'a> {
-    /// `None` where checksums are all that is wanted.
-    hasher: Option<Sha256>,
-    sums: Option<Summing>,
-    size: u64,
-    total: u64,
-    tar: Option<(TempFile, &'a (PathBuf, PathBuf))>,
-    name: &'a str,
-    shared: &'a Shared,
-    on_event: &'a (dyn Fn(Event<'_>) + Sync),
-}
-
-impl<'a> Tally<'a> {
-    fn new(context: &Context<'a, '_>, job: &'a LayerJob, write_tar: bool, total: u64) -> io::Result<Self> {
-        let tar = match job.tar_to.as_ref().filter(|_| write_tar) {
-            Some(dirs) => Some((TempFile::new(&dirs.0)?, dirs)),
-            None => None,
-        };
-        let sums = job.known.is_some().then(Summing::new);
-        let (shared, on_event) = (context.shared, context.on_event);
-        Ok(Self { hasher: Some(Sha256::new()), sums, size: 0, total, tar, name: &job.name, shared, on_event })
-    }
-
-    fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.shared.check()?;
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-        }
-        if let Some(sums) = &mut self.sums {
-            sums.add(bytes);
-        }
-        if let Some((file, (staging, _))) = &mut self.tar {
-            file.write_all(bytes).map_err(|e| crate::tar_stream::on_path("write to", staging, &e))?;
-        }
-        self.size += bytes.len() as u64;
-        (self.on_event)(Event::Read { layer: self.name, done: self.size, total: self.total });
-        Ok(())
-    }
-
-    fn end(self) -> io::Result<Pass> {
-        let diff_id = Digest::from_hasher(self.hasher.unwrap_or_default());
-        let mut tar_written = false;
-        if let Some((file, (staging, committed))) = self.tar {
-            if !tar_path(committed, &diff_id).exists() {
-                file.persist(&tar_path(staging, &diff_id))?;
-                tar_written = true;
-            }
-        }
-        Ok(Pass { diff_id, size: self.size, tar_written, sums: self.sums.map(Summing::finish) })
-    }
-}
-
-/// Takes a tar on the thread that reads it, and keeps it while it is small.
-struct Kept<'a> {
-    tally: Tally<'a>,
-    bytes: Option<Vec<u8>>,
-}
-
-impl Write for Kept<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.tally.add(bytes)?;
-        keep(&mut self.bytes, bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Adds to what is kept; what would be too much is not kept at all.
-fn keep(kept: &mut Option<Vec<u8>>, bytes: &[u8]) {
-    match kept {
-        Some(kept) if kept.len() + bytes.len() <= KEEP => kept.extend_from_slice(bytes),
-        kept => *kept = None,
-    }
 }
 
 /// Takes a tar that is only hashed: the next buffer is filled while another thread hashes those before.

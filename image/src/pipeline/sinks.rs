@@ -12,7 +12,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 
-use super::{Destination, blocks::Block, job::Pass};
+use super::{Destination, blocks::Block, tally::Pass};
 use crate::{
     Blob, BlobSource, Digest, Error, Result, layout, manifest, registry::StreamedBlob, tar_stream::on_path,
     temp::TempFile,
