@@ -53,6 +53,9 @@ const BUILD_ALLOWED: [&str; 9] = [
 const LAUNCH_REMOVED: [&str; 5] =
     ["CNB_LAYERS_DIR", "CNB_APP_DIR", "CNB_PROCESS_TYPE", "CNB_PLATFORM_API", "CNB_DEPRECATION_MODE"];
 
+/// What the name of a file ends in that holds a delimiter.
+const DELIMITER_SUFFIX: &[u8] = b".delim";
+
 /// Elements of PATH that hold links to the launcher.
 const LAUNCH_PATH_REMOVED: [&str; 2] = ["/cnb/process", "/cnb/lifecycle"];
 
@@ -95,7 +98,7 @@ impl Env {
             let dir = layer.join(dir);
             match fs::metadata(&dir) {
                 Ok(metadata) if metadata.is_dir() => {
-                    self.prepend(OsStr::new(variable), dir.as_os_str(), OsStr::new(":"));
+                    self.prepend(OsStr::new(variable), dir.into_os_string(), OsStr::new(":"));
                 }
                 Ok(_) => {}
                 Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
@@ -113,33 +116,38 @@ impl Env {
     /// Whether it has directories, which are not applied: `env.launch` may have one for the process type.
     pub fn apply_dir(&mut self, dir: &Path, bare: EnvDirDefault) -> io::Result<bool> {
         let dir = EnvDir::read(dir)?;
-        let delimiter = |name: &[u8], default: &'static str| {
-            dir.file(&[name, b".delim"].concat()).unwrap_or_else(|| OsStr::new(default))
-        };
-        for (file, value) in &dir.files {
+        let has_dirs = dir.has_dirs;
+        let (delimiters, files): (Vec<_>, Vec<_>) =
+            dir.files.into_iter().partition(|(file, _)| file.as_bytes().ends_with(DELIMITER_SUFFIX));
+        for (file, value) in files {
             let bytes = file.as_bytes();
-            let (name, action) = match bytes.iter().position(|b| *b == b'.') {
-                Some(period) => {
-                    let (name, suffix) = bytes.split_at(period);
-                    (name, suffix.strip_prefix(b".").unwrap_or(suffix))
+            let Some(period) = bytes.iter().position(|b| *b == b'.') else {
+                if bare == EnvDirDefault::Override || self.is_empty(&file) {
+                    self.set(file, value);
                 }
-                None => (bytes, if bare == EnvDirDefault::Override { &b"override"[..] } else { b"default" }),
+                continue;
             };
+            let (name, suffix) = bytes.split_at(period);
             // No variable is without a name: `.gitkeep` and its like.
             if name.is_empty() {
                 continue;
             }
+            let delimiter = |default: &'static str| {
+                let of_this = |file: &OsString| file.as_bytes().strip_suffix(DELIMITER_SUFFIX) == Some(name);
+                let found = delimiters.iter().find(|(file, _)| of_this(file));
+                found.map_or(OsStr::new(default), |(_, delimiter)| delimiter.as_os_str())
+            };
             let variable = OsStr::from_bytes(name);
-            match action {
-                b"append" => self.append(variable, value, delimiter(name, "")),
-                b"prepend" => self.prepend(variable, value, delimiter(name, "")),
-                b"" => self.prepend(variable, value, delimiter(name, ":")),
-                b"override" => self.set(variable, value),
-                b"default" if self.value(variable).is_empty() => self.set(variable, value),
+            match suffix {
+                b".append" => self.append(variable, value, delimiter("")),
+                b".prepend" => self.prepend(variable, value, delimiter("")),
+                b"." => self.prepend(variable, value, delimiter(":")),
+                b".override" => self.set(variable, value),
+                b".default" if self.is_empty(variable) => self.set(variable, value),
                 _ => {}
             }
         }
-        Ok(dir.has_dirs)
+        Ok(has_dirs)
     }
 
     /// The environment of one module: user-provided variables (not with clear-env), then the operator's.
@@ -156,7 +164,7 @@ impl Env {
         if !clear_env {
             for (name, value) in EnvDir::read(platform_env)?.files {
                 if is_path_variable(&name) {
-                    env.prepend(&name, &value, OsStr::new(":"));
+                    env.prepend(&name, value, OsStr::new(":"));
                 } else {
                     env.set(name, value);
                 }
@@ -168,20 +176,26 @@ impl Env {
         Ok(env)
     }
 
-    fn append(&mut self, name: &OsStr, value: &OsStr, delimiter: &OsStr) {
-        let old = self.value(name);
-        let new = if old.is_empty() { value.to_owned() } else { concat([old, delimiter, value]) };
-        self.set(name, new);
+    fn append(&mut self, name: &OsStr, value: OsString, delimiter: &OsStr) {
+        match self.0.get_mut(name) {
+            Some(old) if !old.is_empty() => {
+                old.push(delimiter);
+                old.push(value);
+            }
+            _ => self.set(name, value),
+        }
     }
 
-    fn prepend(&mut self, name: &OsStr, value: &OsStr, delimiter: &OsStr) {
-        let old = self.value(name);
-        let new = if old.is_empty() { value.to_owned() } else { concat([value, delimiter, old]) };
-        self.set(name, new);
+    fn prepend(&mut self, name: &OsStr, value: OsString, delimiter: &OsStr) {
+        match self.0.get_mut(name) {
+            Some(old) if !old.is_empty() => *old = concat([&value, delimiter, old]),
+            _ => self.set(name, value),
+        }
     }
 
-    fn value(&self, name: &OsStr) -> &OsStr {
-        self.get(name).unwrap_or_default()
+    /// As a variable is that is not set.
+    fn is_empty(&self, name: &OsStr) -> bool {
+        self.get(name).is_none_or(OsStr::is_empty)
     }
 
     /// A variable's value; `None` where it is not set.

@@ -47,13 +47,7 @@ fn try_replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> i
     let program = c_string(program.as_os_str(), "the program")?;
     let args = iter::once(argv0).chain(args.iter().map(OsString::as_os_str));
     let args = args.map(|arg| c_string(arg, "an argument")).collect::<io::Result<Vec<_>>>()?;
-    let mut variables = Vec::new();
-    for (name, value) in env.iter() {
-        let mut variable = name.to_owned();
-        variable.push("=");
-        variable.push(value);
-        variables.push(c_string(&variable, &format!("variable {}", Path::new(name).display()))?);
-    }
+    let variables = env.iter().map(|(name, value)| variable(name, value)).collect::<io::Result<Vec<_>>>()?;
     set_broken_pipe(SigHandler::SigDfl)?;
     Ok(execve(&program, &args, &variables)?)
 }
@@ -73,7 +67,20 @@ fn set_broken_pipe(handler: SigHandler) -> io::Result<()> {
 }
 
 fn c_string(text: &OsStr, what: &str) -> io::Result<CString> {
-    CString::new(text.as_bytes()).map_err(|_| io::Error::other(format!("{what} holds a NUL byte")))
+    CString::new(text.as_bytes()).map_err(|_| holds_nul(what))
+}
+
+/// `<name>=<value>`, made in one place of the right size: there may be hundreds.
+fn variable(name: &OsStr, value: &OsStr) -> io::Result<CString> {
+    let mut text = Vec::with_capacity(name.len() + value.len() + "=\0".len());
+    text.extend_from_slice(name.as_bytes());
+    text.push(b'=');
+    text.extend_from_slice(value.as_bytes());
+    CString::new(text).map_err(|_| holds_nul(&format!("variable {}", Path::new(name).display())))
+}
+
+fn holds_nul(what: &str) -> io::Error {
+    io::Error::other(format!("{what} holds a NUL byte"))
 }
 
 /// The file to execute: the command itself where it has a slash, else the first executable of that name in `path`.
