@@ -174,6 +174,50 @@ fn a_damaged_volume_costs_layers_but_no_build() {
     restore_from(&world, "0.12", &cache).says("Restoring data for \"acme/jvm:deps\" from cache");
 }
 
+/// A layer of several blocks, in a directory and in an image: each bit counts, and none is left of what was written
+/// before the damage was found.
+#[test]
+fn a_damaged_cache_costs_a_big_layer_but_no_build() {
+    let world = ready();
+    let text: String =
+        (0..2_000_000_u64).map(|n| char::from_digit(u32::try_from(n * n % 9_973 % 10).unwrap(), 10).unwrap()).collect();
+    let (dir, name) = (world.text("cache"), world.name("cache"));
+    for cache in [["-cache-dir", &*dir], ["-cache-image", &*name]] {
+        world.layer("deps", "cache = true\nbuild = true", Some(&[("a.jar", File(&text)), ("b.jar", File(&text))]));
+        export_to(&world, "0.12", &cache);
+        run(&mut world.analyzer("0.12", "app")).ok();
+        let outcome = restore_from(&world, "0.12", &cache);
+        assert!(!outcome.all().contains("Skipping restore"), "{}", outcome.all());
+        assert!(world.read("layers/acme_jvm/deps/b.jar") == text, "{cache:?}");
+
+        let (path, at) = if cache[0] == "-cache-dir" {
+            let metadata: Value = serde_json::from_str(&world.read(METADATA_FILE)).unwrap();
+            let sha = metadata["buildpacks"][0]["layers"]["deps"]["sha"].as_str().unwrap().to_owned();
+            (world.path(&format!("cache/committed/{sha}.tar")), 3 << 19)
+        } else {
+            let layers = world.image("cache:latest").manifest["layers"].as_array().unwrap().clone();
+            let biggest = layers.iter().max_by_key(|layer| layer["size"].as_u64()).unwrap();
+            let path = storage::blob(&world.registry.storage(), biggest["digest"].as_str().unwrap());
+            let half = usize::try_from(fs::metadata(&path).unwrap().len() / 2).unwrap();
+            (path, half)
+        };
+        let good = fs::read(&path).unwrap();
+        let mut bad = good.clone();
+        bad[at] ^= 1;
+        fs::write(&path, &bad).unwrap();
+        let outcome = restore_from(&world, "0.12", &cache);
+        outcome.says("Skipping restore for layer acme/jvm:deps");
+        assert!(!world.exists("layers/acme_jvm/deps"), "{cache:?}");
+        if !may_differ("it leaves the metadata of a layer that it could not restore") {
+            assert!(!world.exists("layers/acme_jvm/deps.toml"), "{cache:?}");
+        }
+        fs::write(&path, &good).unwrap();
+        restore_from(&world, "0.12", &cache);
+        assert!(world.read("layers/acme_jvm/deps/a.jar") == text, "{cache:?}");
+        fill(&world);
+    }
+}
+
 #[test]
 fn a_cache_that_cannot_be_written_is_a_warning() {
     let mut world = ready();

@@ -1,8 +1,8 @@
 #![no_main]
-//! Unpacking a layer, onto nothing and a second time onto what the first left: nothing changes outside of the
-//! directories the layer may write.
+//! Unpacking a layer, by several threads and in order, onto nothing and a second time onto what the first left: nothing
+//! changes outside of the directories the layer may write.
 
-use std::path::Path;
+use std::{io::Write, path::Path};
 
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +15,13 @@ fuzz_target!(|data: &[u8]| {
     }
     std::fs::write(outside.join("file"), "kept").expect("a file");
     std::os::unix::fs::symlink(&outside, root.join("layers/leads-out")).expect("a symlink");
+    let mut sums = image::Summing::new();
+    sums.add(data);
+    let sums = sums.finish();
+    let mut file = tempfile::tempfile().expect("a file");
+    file.write_all(data).expect("a file");
     for _ in 0..2 {
+        let _ = image::extract::extract_checked(&file, &sums, &root, &[Path::new("/layers")], &|_| {});
         let _ = image::extract::extract(&mut &*data, &root, &[Path::new("/layers")]);
     }
     let names = |dir: &Path| -> Vec<_> {

@@ -2,10 +2,8 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 
-use flate2::read::MultiGzDecoder;
-
 use crate::{
-    Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, read_ahead::ReadAhead,
+    Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, members::Inflated,
     save,
 };
 
@@ -142,6 +140,8 @@ pub struct SaveResult {
     pub error: Option<Error>,
 }
 
+type ReadBlob = dyn Fn(&Registry, &Reference, &Blob) -> Result<Box<dyn Read + Send>>;
+
 impl Images {
     /// Manifest and config, no layer. `None` where there is none (404, or 401 with an error body, or no fitting
     /// platform).
@@ -161,6 +161,19 @@ impl Images {
     /// # Errors
     /// [`Error::NotFound`] where the image has no such layer, or its blob is absent.
     pub fn read_layer(&self, image: &Image, diff_id: &Digest) -> Result<Box<dyn Read + Send>> {
+        self.open_layer(image, diff_id, &Registry::read_blob)
+    }
+
+    /// A layer of a found image, for who compares all that is read with the diff ID: that the compressed bytes are those
+    /// of their digest is not looked at, as it says no more.
+    ///
+    /// # Errors
+    /// As [`Images::read_layer`].
+    pub fn read_layer_unchecked(&self, image: &Image, diff_id: &Digest) -> Result<Box<dyn Read + Send>> {
+        self.open_layer(image, diff_id, &Registry::read_blob_unchecked)
+    }
+
+    fn open_layer(&self, image: &Image, diff_id: &Digest, read_blob: &ReadBlob) -> Result<Box<dyn Read + Send>> {
         if let (Self::Daemon(daemon), Some(ImageId::Daemon(id))) = (self, &image.id) {
             return daemon.read_layer(id, diff_id);
         }
@@ -173,7 +186,7 @@ impl Images {
                 let file = File::open(&path);
                 Box::new(file.map_err(|e| Error::NotFound(format!("read layer {}: {e}", path.display())))?)
             }
-            (BlobSource::Registry(repository), Self::Registry(registry)) => registry.read_blob(repository, blob)?,
+            (BlobSource::Registry(repository), Self::Registry(registry)) => read_blob(registry, repository, blob)?,
             (BlobSource::Registry(repository), _) => {
                 return Err(Error::NotFound(format!("layer {diff_id} is in {}, not here", repository.context())));
             }
@@ -183,7 +196,7 @@ impl Images {
         }
         let gzipped = blob.media_type.ends_with("gzip");
         // What receives (and checks) the blob, what inflates it and who uses it wait for each other as little as can be.
-        Ok(if gzipped { Box::new(ReadAhead::new(MultiGzDecoder::new(ReadAhead::new(stored)))) } else { stored })
+        Ok(if gzipped { Box::new(Inflated::new(stored)) } else { stored })
     }
 
     /// Saves the image under every name: layers whose blobs are elsewhere are mounted or copied, then config, then

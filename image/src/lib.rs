@@ -12,6 +12,7 @@ mod json;
 pub mod keychain;
 pub mod layout;
 mod manifest;
+mod members;
 pub mod pipeline;
 mod read_ahead;
 pub mod recipe;

@@ -144,7 +144,7 @@ fn known_layers_are_found_by_their_checksums() {
     tree(temp.path());
     let recipe = || Recipe::dir(&temp.path().join("app"), OWNER).unwrap();
     let layout = temp.path().join("layout");
-    let known = |diff_id: &Digest| {
+    let knowing = |diff_id: &Digest| {
         let dir = temp.path().join(diff_id.hex());
         fs::create_dir_all(&dir).unwrap();
         let mut sums = Summing::new();
@@ -153,7 +153,7 @@ fn known_layers_are_found_by_their_checksums() {
         Some(Arc::new(KnownLayers::read(&dir)))
     };
     let (diff_id, another) = (Digest::of(&tar_of(&recipe())), Digest::of(b"another"));
-    let make = |reusable: &Digest, known: &Option<Arc<KnownLayers>>| {
+    let layer = |reusable: &Digest, known: &Option<Arc<KnownLayers>>| {
         let _ = fs::remove_dir_all(&layout);
         let job = LayerJob {
             reusable: vec![reusable.clone()],
@@ -164,18 +164,18 @@ fn known_layers_are_found_by_their_checksums() {
     };
     // What is known is believed, even where it would be wrong: no digest was computed.
     for id in [&diff_id, &another] {
-        let made = make(id, &known(id));
+        let made = layer(id, &knowing(id));
         assert_eq!((&made.diff_id, made.reused, made.size), (id, true, tar_of(&recipe()).len() as u64));
-        assert!(made.blob.is_none() && known(id).unwrap().has(id, &made.sums.unwrap()));
+        assert!(made.blob.is_none() && knowing(id).unwrap().has(id, &made.sums.unwrap()));
     }
     // Of no use: the layer that is known is neither the previous image's nor in the cache.
-    let made = make(&diff_id, &known(&another));
+    let made = layer(&diff_id, &knowing(&another));
     assert_eq!((&made.diff_id, made.reused), (&diff_id, true));
     // Not known, as it changed: it is read once more, compressed, and its checksums are new.
-    let before = known(&diff_id);
+    let before = knowing(&diff_id);
     for (name, content) in [("small", vec![b'x'; 100]), ("large", noise(20 << 20))] {
         fs::write(temp.path().join("app").join(name), content).unwrap();
-        let made = make(&diff_id, &before);
+        let made = layer(&diff_id, &before);
         assert_eq!((&made.diff_id, made.reused), (&Digest::of(&tar_of(&recipe())), false));
         assert!(made.blob.is_some());
         let mut sums = Summing::new();

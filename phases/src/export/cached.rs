@@ -127,7 +127,9 @@ impl CacheExport {
     /// Adds what the cache needs to the jobs of the app image: a layer that is in both is read and compressed once.
     pub(super) fn add_jobs(&mut self, jobs: &mut Vec<LayerJob>) {
         if let Staging::Volume { known, .. } = &self.staging {
-            jobs.iter_mut().for_each(|job| job.known = Some(Arc::clone(known)));
+            for job in jobs.iter_mut() {
+                job.known = Some(Arc::clone(known));
+            }
         }
         let by_name: BTreeMap<String, usize> = jobs.iter().enumerate().map(|(n, job)| (job.name.clone(), n)).collect();
         let mut layers = std::mem::take(&mut self.layers);

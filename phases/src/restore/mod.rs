@@ -234,7 +234,7 @@ fn unpack(cache: &Cache, contents: &Contents, on_event: &(dyn Fn(Event<'_>) + Sy
         remove_contents(dir)?;
     }
     let layer = Counted { inner: cache.layer(diff_id)?, done: 0, layer: identifier, on_event };
-    let mut tar = Hashing::new(io::BufReader::with_capacity(1 << 18, layer), cache.wants_sums());
+    let mut tar = Hashing::new(layer, cache.wants_sums());
     let extracted = extract::extract(&mut tar, Path::new("/"), &[dir.as_path()]);
     let (found, sums) =
         tar.finish().map_err(|e| LayerUnavailable(format!("failed to get cache layer with SHA '{diff_id}': {e}")))?;
