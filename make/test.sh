@@ -8,7 +8,8 @@ cd "$(dirname "$0")/.."
 
 lifecycle=${1:?usage: make/test.sh LIFECYCLE CARGO-TEST-ARGUMENTS...}
 shift
-make/need.sh bash=bash busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci jq=jq runc=runc ||
+make/need.sh bash=bash busybox=busybox-static docker-registry=docker-registry skopeo=skopeo umoci=umoci jq=jq runc=runc \
+  debootstrap=debootstrap ||
   echo "test: without these the tests that need them skip themselves"
 
 log=$(mktemp)

@@ -195,7 +195,11 @@ fn a_build_sees_what_extensions_installed() {
 
 #[test]
 fn podman_is_a_container_too() {
-    let Some(world) = World::with("podman", "0.13", Engine::podman) else { return };
+    let Some(world) =
+        World::with("podman", "0.13", |root| Engine::podman(|engine, image| engine.import(root, image, &[])))
+    else {
+        return;
+    };
     sees_what_was_installed(&world);
 }
 

@@ -1,60 +1,33 @@
-//! Whole builds with the extensions of `acceptance/extensions`: Debian packages in build and run image, another run
-//! image, and a rebase afterwards. The images are made of this machine's files, the package comes from a repository
-//! inside of them, and the registry is on this machine: no network is needed. Needs root, docker, docker-registry and
-//! a Debian to take apt from.
+//! Whole builds with the extensions of `acceptance/extensions`, in docker and in podman, on an image that debootstrap
+//! made: a Debian package in build and run image, another run image, and a rebase afterwards. Containers have the
+//! rights that every container has. Needs root, docker or podman, docker-registry, debootstrap and a Debian mirror
+//! (`DEBIAN_MIRROR`).
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
 
+mod debian;
 mod engine;
 
 use std::{
     collections::BTreeSet,
-    fmt::Write as _,
     fs,
-    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
     time::Instant,
 };
 
 use acceptance::{
     registry::RegistryServer,
-    run::{Outcome, as_root, command, executable, run, workspace},
+    run::{Outcome, command, executable, run, workspace},
     tree::{
         Entry::{Dir, File},
         give_to, temp_dir, write, write_buildpack,
     },
 };
 use engine::Engine;
-use sha2::{Digest as _, Sha256};
 use tempfile::TempDir;
 
 const API: &str = "0.14";
 const EXECUTABLES: [&str; 8] =
     ["analyzer", "builder", "detector", "exporter", "extender", "launcher", "rebaser", "restorer"];
-/// What apt and dpkg call, and what the samples' scripts do.
-const PROGRAMS: [&str; 22] = [
-    "apt-get",
-    "apt-config",
-    "diff",
-    "cat",
-    "dpkg",
-    "dpkg-deb",
-    "dpkg-query",
-    "dpkg-split",
-    "ldconfig",
-    "ls",
-    "mkdir",
-    "mv",
-    "rm",
-    "sh",
-    "start-stop-daemon",
-    "tar",
-    "test",
-    "touch",
-    "tr",
-    "true",
-    "id",
-    "env",
-];
 const ORDER: &str = r#"
 [[order-extensions]]
 [[order-extensions.group]]
@@ -76,11 +49,12 @@ version = "1.0.0"
 "#;
 /// Uses the package and the note at build time, and makes both the app's.
 const BUILD: &str = r#"
-greet; cat /etc/note; id -u
-printf '[[processes]]\ntype = "web"\ncommand = ["sh", "-c", "greet; cat /etc/note; echo by $NOTE_BY"]\ndefault = true\n' \
+hello; cat /etc/note; id -u
+printf '[[processes]]\ntype = "web"\ncommand = ["sh", "-c", "hello; cat /etc/note; echo by $NOTE_BY"]\ndefault = true\n' \
     >"$CNB_LAYERS_DIR/launch.toml"
 "#;
 
+/// The directories of a build, and images in a registry.
 struct World {
     dir: TempDir,
     engine: Engine,
@@ -88,19 +62,17 @@ struct World {
 }
 
 impl World {
-    fn new() -> Option<Self> {
-        let debian = ["/usr/bin/apt-get", "/usr/lib/apt/methods/file"].iter().all(|path| Path::new(path).exists());
-        if !as_root() || !debian {
-            eprintln!("skipped: needs root on a Debian");
-            return None;
-        }
-        let engine = Engine::docker()?;
-        let world = Self { dir: temp_dir(), engine, registry: RegistryServer::plain() };
-        let root = world.path("root");
-        make_root(&root);
-        world.push_base("base:1");
-        fs::write(root.join("etc/patched"), "yes").unwrap();
-        world.push_base("base:2");
+    /// `None`, said on stderr, where something is missing.
+    fn new(engine: impl FnOnce(&Path) -> Option<Engine>) -> Option<Self> {
+        let root = debian::root()?;
+        let world = Self { dir: temp_dir(), engine: engine(root)?, registry: RegistryServer::plain() };
+        let changes =
+            ["USER 1000:1000", "LABEL io.buildpacks.rebasable=true", "ENV CNB_USER_ID=1000", "ENV CNB_GROUP_ID=1000"];
+        let path = "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        world.engine.import_tar(root, &world.name("base:0"), &[&changes[..], &[path]].concat());
+        world.engine.does(&["tag", &world.name("base:0"), &world.name("base:1")]);
+        world.engine.transfer("push", &world.name("base:1"));
+        world.push_newer("base:2");
         for dir in ["workspace", "platform/env", "kaniko", "cnb/lifecycle"] {
             write(world.dir.path(), &[(dir, Dir)]);
         }
@@ -127,12 +99,15 @@ impl World {
         format!("{}/{image}", self.registry.host())
     }
 
-    fn push_base(&self, image: &str) {
-        let changes =
-            ["USER 1000:1000", "LABEL io.buildpacks.rebasable=true", "ENV PATH=/usr/bin:/usr/sbin:/bin:/sbin"];
-        let changes = changes.into_iter().chain(["ENV CNB_USER_ID=1000", "ENV CNB_GROUP_ID=1000"]).collect::<Vec<_>>();
-        self.engine.import(&self.path("root"), &self.name(image), &changes);
-        self.engine.does(&["push", "-q", &self.name(image)]);
+    /// The first base with one layer more: a file `/etc/patched` that names it.
+    fn push_newer(&self, image: &str) {
+        write(self.dir.path(), &[("patched", File(image))]);
+        let does = |words: &[&str]| self.engine.does(words).stdout().trim().to_owned();
+        let container = does(&["create", "--network", "none", &self.name("base:0"), "true"]);
+        does(&["cp", &self.path("patched").display().to_string(), &format!("{container}:/etc/patched")]);
+        does(&["commit", &container, &self.name(image)]);
+        does(&["rm", &container]);
+        self.engine.transfer("push", &self.name(image));
     }
 
     /// An executable in a new container of this image.
@@ -158,11 +133,14 @@ impl World {
         self.phase("base:1", "restorer", &["-build-image", &self.name("base:1")]);
     }
 
-    /// What the app says in a container of its own.
-    fn run_app(&self) -> String {
+    /// What these words say in a container of the app; without words, the app itself.
+    fn in_app(&self, words: &[&str]) -> String {
         let app = self.name("app");
-        self.engine.does(&["pull", "-q", &app]);
-        let said = run(&mut self.engine.container(&app, &["--network", "none"])).ok().stdout();
+        self.engine.transfer("pull", &app);
+        let (program, arguments) = words.split_first().unzip();
+        let entrypoint: Vec<_> = program.iter().flat_map(|program| ["--entrypoint", *program]).collect();
+        let mut call = self.engine.container(&app, &[&["--network", "none"], &entrypoint[..]].concat());
+        let said = run(call.args(arguments.unwrap_or_default())).ok().stdout();
         self.engine.remove(&app);
         said
     }
@@ -170,92 +148,40 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        for image in ["base:1", "base:2"] {
+        for image in ["base:0", "base:1", "base:2"] {
             self.engine.remove(&self.name(image));
         }
     }
 }
 
-/// apt, dpkg and a shell with their libraries, a repository with one package, and nothing installed.
-fn make_root(root: &Path) {
-    for name in ["bin", "sbin", "lib", "lib64"] {
-        if let Ok(target) = fs::read_link(Path::new("/").join(name)) {
-            fs::create_dir_all(root.join(&target)).unwrap();
-            symlink(target, root.join(name)).unwrap();
-        }
-    }
-    let dirs =
-        ["tmp", "proc", "dev", "sys", "root", "home/cnb", "etc/apt/apt.conf.d", "etc/apt/preferences.d", "var/log"];
-    let state = [
-        "lib/dpkg/info",
-        "lib/dpkg/updates",
-        "lib/dpkg/triggers",
-        "lib/apt/lists/partial",
-        "cache/apt/archives/partial",
-    ];
-    for dir in dirs.into_iter().map(PathBuf::from).chain(state.map(|dir| Path::new("var").join(dir))) {
-        fs::create_dir_all(root.join(dir)).unwrap();
-    }
-    fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-    let mut files = BTreeSet::new();
-    for program in PROGRAMS {
-        let places = ["/usr/bin", "/usr/sbin", "/bin", "/sbin"].map(|dir| Path::new(dir).join(program));
-        files.insert(places.into_iter().find(|path| path.exists()).unwrap_or_else(|| panic!("there is no {program}")));
-    }
-    files.extend(["file", "copy", "store"].map(|method| Path::new("/usr/lib/apt/methods").join(method)));
-    files.extend(["cputable", "ostable", "tupletable"].map(|table| Path::new("/usr/share/dpkg").join(table)));
-    let libraries = run(command("ldd").args(&files).args(EXECUTABLES.map(executable))).stdout();
-    files.extend(
-        libraries.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')).map(PathBuf::from),
-    );
-    for file in files {
-        let to = root.join(file.strip_prefix("/").unwrap());
-        fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&file, &to).unwrap();
-    }
-    write(
-        root,
-        &[
-            (
-                "etc/passwd",
-                File("root:x:0:0::/root:/bin/sh\n_apt:x:42:65534::/:/bin/sh\ncnb:x:1000:1000::/home/cnb:/bin/sh\n"),
-            ),
-            ("etc/group", File("root:x:0:\ncnb:x:1000:\nnogroup:x:65534:\n")),
-            ("etc/apt/sources.list", File("deb [trusted=yes] file:/srv/debs ./\n")),
-            ("etc/os-release", File("ID=debian\nVERSION_ID=\"12\"\n")),
-            ("var/lib/dpkg/status", File("")),
-        ],
-    );
-    let package = "Package: greet\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody <a@b>\nDescription: greets\n";
-    let tree = root.with_file_name("greet");
-    write(
-        &tree,
-        &[
-            ("DEBIAN/control", File(package)),
-            ("usr/bin/greet", acceptance::tree::Entry::Script("echo greetings from a package")),
-        ],
-    );
-    let debs = root.join("srv/debs");
-    fs::create_dir_all(&debs).unwrap();
-    run(command("dpkg-deb").args(["--root-owner-group", "-Zgzip", "--build"]).arg(tree).arg(debs.join("greet.deb")))
-        .ok();
-    let deb = fs::read(debs.join("greet.deb")).unwrap();
-    let mut index = package.to_owned();
-    write!(index, "Filename: ./greet.deb\nSize: {}\nSHA256: {:x}\n", deb.len(), Sha256::digest(&deb)).unwrap();
-    fs::write(debs.join("Packages"), index).unwrap();
+/// The bytes of the files below a directory.
+fn bytes(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap());
+    entries.map(|e| if e.path().is_dir() { bytes(&e.path()) } else { e.metadata().unwrap().len() }).sum()
 }
 
-const NOTE: &str = "greetings from a package\na note for the run image\nby the extension's run argument\n";
+const NOTE: &str = "Hello, world!\na note for the run image\nby the extension's run argument\n";
 
 #[test]
 fn packages_for_the_build_and_for_the_app() {
-    let Some(world) = World::new() else { return };
-    write(&world.path("workspace"), &[("apt.txt", File("greet\n"))]);
+    let Some(world) = World::new(|_| Engine::docker()) else { return };
+    packages(&world);
+    another_run_image(&world);
+}
+
+#[test]
+fn packages_in_podman() {
+    let podman = |root: &Path| Engine::podman(|engine, image| engine.import_tar(root, image, &[]));
+    let Some(world) = World::new(podman) else { return };
+    packages(&world);
+}
+
+/// Two builds, the second with what the first left in the cache, and a rebase.
+fn packages(world: &World) {
+    write(&world.path("workspace"), &[("apt.txt", File("hello\n"))]);
     let mut digests = BTreeSet::new();
-    let ran = "Setting up greet";
     for first in [true, false] {
         world.prepare();
-        let started = Instant::now();
         for kind in ["run", "build"] {
             // Both are extended from the same base, so the build image takes what was made for the run image.
             let runs = first && kind == "run";
@@ -264,36 +190,33 @@ fn packages_for_the_build_and_for_the_app() {
             } else {
                 "Using caching version of cmd: RUN apt-get"
             };
+            let started = Instant::now();
             let outcome = world.phase("base:1", "extender", &["-kind", kind]).says(seen);
-            assert_eq!(outcome.all().contains(ran), runs, "{}", outcome.all());
+            eprintln!("first: {first}: extended the {kind} image in {:?}, its container included", started.elapsed());
+            assert_eq!(outcome.all().contains("Setting up hello"), runs, "{}", outcome.all());
             if kind == "build" {
-                outcome.says("greetings from a package\na note for the build image\n1000");
+                outcome.says("Hello, world!\na note for the build image\n1000");
             }
         }
-        println!("extended both images in {:?}, two containers included", started.elapsed());
+        let sizes = ["kaniko/cache/layers", "layers/extended/run"].map(|dir| bytes(&world.path(dir)));
+        eprintln!("first: {first}: bytes of cached layers, and of the extended run image: {sizes:?}");
         world.phase("base:1", "exporter", &[&world.name("app")]);
         let report = fs::read_to_string(world.path("layers/report.toml")).unwrap();
         digests.extend(report.lines().find(|line| line.contains("digest")).map(str::to_owned));
-        assert_eq!(world.run_app(), NOTE);
+        assert_eq!(world.in_app(&[]), NOTE);
     }
     // From the cache comes the same image.
     assert_eq!(digests.len(), 1, "{digests:?}");
 
     // The base has a newer version. All said that they may be rebased, so nobody has to be forced.
-    world.push_base("base:1");
+    world.push_newer("base:1");
     world.phase("base:1", "rebaser", &[&world.name("app")]);
-    assert_eq!(world.run_app(), NOTE);
-    let app = world.name("app");
-    world.engine.does(&["pull", "-q", &app]);
-    let patched =
-        world.engine.container(&app, &["--network", "none", "--entrypoint", "cat"]).arg("/etc/patched").output();
-    assert_eq!(patched.unwrap().stdout, b"yes");
-    world.engine.remove(&app);
+    assert_eq!(world.in_app(&[]), NOTE);
+    assert_eq!(world.in_app(&["cat", "/etc/patched"]), "base:1");
 }
 
-#[test]
-fn another_run_image() {
-    let Some(world) = World::new() else { return };
+fn another_run_image(world: &World) {
+    fs::remove_file(world.path("workspace/apt.txt")).unwrap();
     let new = world.name("base:2");
     write(&world.path("platform"), &[("env/NEW_RUN_IMAGE", File(&new))]);
     world.prepare();
@@ -306,5 +229,5 @@ fn another_run_image() {
     write_buildpack(&world.path("cnb/buildpacks"), ("acme/bp", "1.0.0", "0.10"), "", "exit 0", build);
     world.phase("base:1", "builder", &[]);
     world.phase("base:1", "exporter", &[&world.name("app")]);
-    assert_eq!(world.run_app(), "yes");
+    assert_eq!(world.in_app(&[]), "base:2");
 }

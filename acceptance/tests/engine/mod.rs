@@ -1,6 +1,7 @@
 //! Container engines, docker and podman, for tests of what runs inside of containers.
 
 use std::{
+    fs::File,
     path::Path,
     process::{Command, Stdio},
 };
@@ -31,20 +32,30 @@ impl Engine {
         answers.then_some(engine)
     }
 
-    /// `None`, said on stderr, where it cannot run this image's `/bin/sh`.
-    #[allow(dead_code, reason = "not every test needs both")]
-    pub(crate) fn podman(root: &Path) -> Option<Self> {
+    /// `None`, said on stderr, where it cannot run `/bin/sh` of the image that `import` makes under a name.
+    pub(crate) fn podman(import: impl FnOnce(&Self, &str)) -> Option<Self> {
         let storage = tempfile::tempdir().unwrap();
         let at = |name: &str| storage.path().join(name).display().to_string();
-        let global = ["--root", &at("root"), "--runroot", &at("run"), "--storage-driver", "vfs", "--cgroup-manager"];
-        let global = global.into_iter().chain(["cgroupfs", "--runtime", "runc"]).map(str::to_owned).collect();
+        let answers = |call: &mut Command| call.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        // Copies of all files, where layers cannot be put over each other: within a container, for one.
+        let drivers: [&[&str]; 2] = [
+            &["--storage-driver", "overlay", "--storage-opt", "overlay.skip_mount_home=true"],
+            &["--storage-driver", "vfs"],
+        ];
+        let probe = |n: usize, driver: &[&str]| {
+            let (root, run) = (at(&format!("root-{n}")), at(&format!("run-{n}")));
+            let own = ["--root", &root, "--runroot", &run, "--cgroup-manager", "cgroupfs", "--runtime", "runc"];
+            let global: Vec<String> = own.iter().chain(driver).map(|&word| word.to_owned()).collect();
+            let works = answers(command("podman").args(&global).arg("info")).is_ok_and(|status| status.success());
+            works.then_some(global)
+        };
+        let global = drivers.iter().enumerate().find_map(|(n, driver)| probe(n, driver)).unwrap_or_default();
         // Its defaults are higher than what a process in a container may have.
         let run = &["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
         let engine = Self { program: "podman", global, run, _storage: Some(storage) };
-        let installed = Command::new("podman").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-        let mut works = installed.is_ok_and(|status| status.success());
+        let mut works = !engine.global.is_empty();
         if works {
-            engine.import(root, "localhost/probe", &[]);
+            import(&engine, "localhost/probe");
             let mut probe = engine.container("localhost/probe", &["--network", "none"]);
             works = acceptance::run::run(probe.args(["/bin/sh", "-c", "exit 0"])).code() == 0;
         }
@@ -67,13 +78,31 @@ impl Engine {
     }
 
     /// Makes an image of one layer of the files in `root`.
+    #[allow(dead_code, reason = "not every test has its files in a directory")]
     pub(crate) fn import(&self, root: &Path, image: &str, changes: &[&str]) {
         let mut tar = command("tar").arg("-C").arg(root).args(["-c", "."]).stdout(Stdio::piped()).spawn().unwrap();
+        self.import_from(tar.stdout.take().unwrap(), image, changes);
+        assert!(tar.wait().unwrap().success(), "tar {}", root.display());
+    }
+
+    /// Makes an image of one layer of a tar.
+    #[allow(dead_code, reason = "not every test has its files in a tar")]
+    pub(crate) fn import_tar(&self, tar: &Path, image: &str, changes: &[&str]) {
+        self.import_from(File::open(tar).unwrap(), image, changes);
+    }
+
+    fn import_from(&self, content: impl Into<Stdio>, image: &str, changes: &[&str]) {
         let mut import = self.call();
         import.arg("import").args(changes.iter().flat_map(|change| ["--change", change])).args(["-", image]);
-        let content = tar.stdout.take().unwrap();
         let status = import.stdin(content).stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap();
-        assert!(status.success() && tar.wait().unwrap().success(), "{import:?}");
+        assert!(status.success(), "{import:?}");
+    }
+
+    /// `push` or `pull`, of a registry on this machine that speaks no TLS.
+    #[allow(dead_code, reason = "not every test has a registry")]
+    pub(crate) fn transfer(&self, how: &str, image: &str) {
+        let flags: &[&str] = if self.program == "podman" { &["--tls-verify=false"] } else { &[] };
+        self.does(&[&[how, "-q"], flags, &[image]].concat());
     }
 
     pub(crate) fn remove(&self, image: &str) {
