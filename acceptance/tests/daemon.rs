@@ -166,6 +166,8 @@ fn check_report(world: &World, names: &[&str]) {
     let report = world.report();
     let tags: Vec<&str> = report["image"]["tags"].as_array().unwrap().iter().map(|tag| tag.as_str().unwrap()).collect();
     assert_eq!(tags, names);
+    // A daemon has no manifest of the image.
+    assert!(report["image"].get("manifest-size").is_none(), "{report}");
     for name in names {
         let id = docker(&["inspect", "--format", "{{.Id}}", name]);
         assert_eq!(report["image"]["image-id"].as_str(), id.strip_prefix("sha256:"));

@@ -10,7 +10,7 @@ use acceptance::{
     run::{Outcome, PLATFORM_APIS, at_least, may_differ, run},
     tree::Entry::{Dir, File, Link, Mode},
 };
-use image_world::{METADATA, USER, World, in_tar, is_root, string};
+use image_world::{METADATA, RUN_FILES, USER, World, in_tar, is_root, run_image, string};
 use serde_json::{Value, json};
 
 /// Names of the layers that this exporter put upon the base, bottom first, by their history.
@@ -231,6 +231,21 @@ fn config_is_the_bases_with_ours_on_top() {
         assert_eq!(labels["io.buildpacks.rebasable"], "true", "{api}");
         assert_eq!(labels["io.buildpacks.project.metadata"], "{}", "{api}");
         assert_eq!(labels.contains_key("io.buildpacks.exec-env"), at_least(api, "0.15"), "{api}");
+    }
+}
+
+#[test]
+fn whether_it_can_be_rebased_is_said_where_the_base_says_it() {
+    let world = World::new();
+    for said in [None, Some("true"), Some("false")] {
+        let mut config = run_image();
+        let labels = config["config"]["Labels"].as_object_mut().expect("labels");
+        labels.remove("io.buildpacks.rebasable");
+        labels.extend(said.map(|said| ("io.buildpacks.rebasable".to_owned(), json!(said))));
+        world.push("run:latest", &config, RUN_FILES);
+        world.analyzed();
+        export(&world, "0.15", &["app"]);
+        assert_eq!(world.image("app:latest").label("io.buildpacks.rebasable").as_deref(), said);
     }
 }
 

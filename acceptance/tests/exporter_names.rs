@@ -7,6 +7,7 @@ use std::fs;
 
 use acceptance::{
     fault::{FaultServer, Reply},
+    registry::Options,
     run::{PLATFORM_APIS, as_root, at_least, may_differ, run},
     tree::Entry::File,
 };
@@ -46,6 +47,22 @@ fn every_name_gets_the_image_and_stands_in_the_report() {
         // A block that platforms look for.
         outcome.says(&format!("*** Images ({digest}):\n      {}\n", world.name("app:v1")));
     }
+}
+
+#[test]
+fn each_name_is_insecure_or_not_by_itself() {
+    if may_differ("it takes the first name's setting for all") {
+        return;
+    }
+    let world = World::with(&Options { tls: true, ..Options::default() });
+    world.analyzed();
+    let mut call = world.exporter("0.13", &["named/app", "other/app"]);
+    call.env("CNB_INSECURE_REGISTRIES", format!("{},{}", world.name("run"), world.name("named")));
+    let outcome = run(&mut call);
+    assert_ne!(outcome.code(), 0, "{}", outcome.all());
+    outcome.says(&world.name("other/app"));
+    assert!(world.is_whole("named/app:latest"));
+    assert_eq!(world.digest("other/app:latest"), None);
 }
 
 #[test]

@@ -110,6 +110,7 @@ fn timings_at_debug() {
     let out = run(dirs.detector("0.14").args(["-log-level", "debug"])).ok().stdout();
     let out = out + &run(dirs.builder("0.14").args(["-log-level", "debug"])).ok().stdout();
     for line in [
+        "Starting detector...",
         "Timer: Detector started at 2",
         "Timer: detect of acme/a@1.0.0 ran for ",
         "Timer: Detector ran for ",

@@ -125,6 +125,7 @@ impl World {
         let mut numbers = version.split('.').map(|n| n.parse::<u32>().unwrap_or_default());
         let known = (numbers.next().unwrap(), numbers.next().unwrap());
         assert!(known >= OLDEST, "pack would take version {version} for an old one that lacks what we have");
+        self.docker.write(&[("lifecycle.toml", File(&text))]);
         fs::copy(tgz, self.docker.path("lifecycle.tgz")).unwrap();
     }
 
@@ -146,7 +147,7 @@ impl World {
 
     /// The image that phases with rights run from, with the label that pack reads.
     fn lifecycle_image(&self, name: &str) {
-        let text = fs::read_to_string(self.docker.path("unpacked/lifecycle.toml")).unwrap();
+        let text = fs::read_to_string(self.docker.path("lifecycle.toml")).unwrap();
         let apis = serde_json::to_string(&text.parse::<toml::Table>().unwrap()["apis"]).unwrap();
         self.docker.import_lifecycle(name, &[&format!("LABEL io.buildpacks.lifecycle.apis='{apis}'")]);
     }

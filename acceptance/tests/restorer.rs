@@ -182,6 +182,30 @@ fn data_that_the_app_image_does_not_have_is_not_restored() {
 }
 
 #[test]
+fn a_mirror_stands_in_for_a_run_image_that_has_gone() {
+    if may_differ("it does not look at mirrors, it only checks what analyzer chose") {
+        return;
+    }
+    let world = World::new();
+    world.analyzed();
+    let closed = acceptance::registry::RegistryServer::start(&acceptance::registry::Options {
+        users: &[("user", "secret")],
+        tls: false,
+    });
+    let gone = format!("{}/run", closed.host());
+    let digest = world.digest("run:latest").unwrap();
+    for api in PLATFORM_APIS.into_iter().filter(|api| at_least(api, "0.14")) {
+        let chosen = format!("[run-image]\nreference = \"{gone}@{digest}\"\nimage = \"{gone}\"\n");
+        world.write(&[("layers/analyzed.toml", File(&chosen))]);
+        world.run_images(&[gone.clone(), world.name("run:latest")]);
+        run(&mut world.restorer(api)).ok();
+        let run_image = world.toml("layers/analyzed.toml")["run-image"].clone();
+        assert_eq!(run_image["image"].as_str(), Some(&*world.name("run:latest")), "{api}");
+        assert_eq!(run_image["reference"].as_str(), Some(&*world.name(&format!("run@{digest}"))), "{api}");
+    }
+}
+
+#[test]
 fn a_run_image_that_has_gone_is_an_error_from_0_14_on() {
     let world = World::new();
     world.analyzed();

@@ -160,6 +160,8 @@ fn images_to_extend_are_kept_for_the_extender() {
         let kept = image::Layout::open(&dir).unwrap().unwrap();
         assert!(kept.id.unwrap().to_string().ends_with(digest), "the manifest as it is");
         assert_eq!(kept.config.diff_ids, world.find("run").config.diff_ids);
+        let blobs = std::fs::read_dir(dir.join("blobs/sha256")).unwrap().count();
+        assert_eq!(blobs, 2, "manifest and config; no layer was fetched");
     }
 
     // Run images are extended from Platform API 0.12 on.
