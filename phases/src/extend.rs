@@ -6,7 +6,7 @@
 mod dockerfiles;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -101,9 +101,16 @@ struct Work(PathBuf);
 
 impl Work {
     fn new(kaniko: &Path) -> anyhow::Result<Self> {
-        let dir = kaniko.join(format!("work-{}", std::process::id()));
-        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-        Ok(Self(dir))
+        fs::create_dir_all(kaniko).with_context(|| format!("create {}", kaniko.display()))?;
+        // The number of the process tells nothing: each container has a process 1, and they may share the directory.
+        for n in 0_u32.. {
+            let dir = kaniko.join(format!("work-{n}"));
+            match fs::create_dir(&dir) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
+                made => return made.map(|()| Self(dir.clone())).with_context(|| format!("create {}", dir.display())),
+            }
+        }
+        bail!("{} is full of directories of other runs", kaniko.display())
     }
 }
 
@@ -227,4 +234,21 @@ fn save(image: &Image, extended: &Path) -> anyhow::Result<()> {
     let digest = Layout::digest_of(image)?;
     Layout::put(image, &new.join(digest.as_str()), None)?;
     fs::rename(&new, &run).with_context(|| format!("create {}", run.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Platforms extend build and run image at once, in containers that share the directory; each has process 1.
+    #[test]
+    fn two_at_once_are_not_in_each_others_way() {
+        let kaniko = tempfile::tempdir().unwrap();
+        let (one, other) = (Work::new(kaniko.path()).unwrap(), Work::new(kaniko.path()).unwrap());
+        assert_ne!(one.0, other.0);
+        drop(one);
+        fs::write(other.0.join("layer"), "").unwrap();
+        drop(other);
+        assert_eq!(fs::read_dir(kaniko.path()).unwrap().count(), 0);
+    }
 }
