@@ -270,7 +270,11 @@ static CREATOR: Reference = Reference {
 
 static REBASER: Reference = Reference {
     about: "Puts an application image on another run image, without building: only its manifest and config are new.",
-    variables: &[&ALL, &IMAGES],
+    variables: &[
+        &ALL,
+        &IMAGES,
+        &[variable(LAYERS_DIR, "where report.toml goes unless -report says otherwise; /layers unless told otherwise")],
+    ],
     files: &[file("-report", "writes", "")],
     exit_codes: &[ExitCode::Rebase],
 };
