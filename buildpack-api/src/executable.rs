@@ -2,6 +2,7 @@
 //! (buildpack.md, "Detection" and "Build"; `image_extension.md`).
 
 use std::{
+    ffi::{c_char, c_int},
     io,
     os::unix::{ffi::OsStrExt, process::ExitStatusExt},
     path::{Path, PathBuf},
@@ -9,6 +10,8 @@ use std::{
     thread,
     time::{Duration, SystemTime},
 };
+
+use nix::libc::{posix_spawn_file_actions_addchdir_np, posix_spawn_file_actions_t};
 
 use crate::{
     BuildPlan, Buildpack, BuildpackApi, BuildpackPlan, Env, Extension, Target, io_text,
@@ -20,6 +23,12 @@ use crate::{
 /// At most so many threads run the detects of a group, each at least so many detects, where there are.
 const THREADS: usize = 8;
 const PART: usize = 4;
+
+/// How std gives a program its working directory where it need not fork, which copies a process that has threads, and
+/// slowly. std asks for it weakly, and a static executable has such a function only where something else names it.
+#[used]
+static START_IN_DIRECTORY: unsafe extern "C" fn(*mut posix_spawn_file_actions_t, *const c_char) -> c_int =
+    posix_spawn_file_actions_addchdir_np;
 
 /// What every call needs to know of the build.
 #[derive(Clone, Debug)]

@@ -32,8 +32,10 @@ impl TempPlan {
         let dir = new_dir(&std::env::temp_dir(), prefix)?;
         // From here on it is removed whatever happens.
         let plan = Self { path: dir.join(below).join("plan.toml"), dir };
-        let parent = plan.dir.join(below);
-        fs::create_dir_all(&parent).map_err(|error| naming("create", &parent, &error))?;
+        if !below.as_os_str().is_empty() {
+            let parent = plan.dir.join(below);
+            fs::create_dir_all(&parent).map_err(|error| naming("create", &parent, &error))?;
+        }
         fs::File::options()
             .write(true)
             .create_new(true)
@@ -47,6 +49,10 @@ impl TempPlan {
 
 impl Drop for TempPlan {
     fn drop(&mut self) {
+        // Mostly the file is all there is.
+        if fs::remove_file(&self.path).and_then(|()| fs::remove_dir(&self.dir)).is_ok() {
+            return;
+        }
         // A directory that stays behind in a build container harms nobody, and there is no one to tell.
         let _ = fs::remove_dir_all(&self.dir);
     }
