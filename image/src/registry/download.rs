@@ -93,6 +93,8 @@ impl Read for BlobReader {
                     // Before the last bytes are given away: a receiver of known length asks for no more.
                     if self.offset == self.size {
                         self.check()?;
+                        // Only a body whose end was seen leaves its connection to the next call.
+                        let _ = self.body.read(&mut [0]);
                     }
                     return Ok(n);
                 }

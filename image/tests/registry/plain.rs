@@ -1,8 +1,13 @@
 //! A registry without authentication, over plain HTTP.
 
 use std::{
-    io::{BufRead, BufReader, Write},
-    net::TcpListener,
+    io::{self, BufRead, BufReader, Write},
+    net::{TcpListener, TcpStream},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use acceptance::{
@@ -16,6 +21,40 @@ use image::{
 use serde_json::json;
 
 use super::{OCI, blob, client, descriptor, name, noise, push, read_all, settings, stream};
+
+/// Passes everything on to the server at `behind`; host and port, and how many connections there were.
+fn relay(behind: String) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    let count = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&count);
+    thread::spawn(move || {
+        for client in listener.incoming().flatten() {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let server = TcpStream::connect(&behind).unwrap();
+            let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
+            thread::spawn(move || io::copy(&mut from_client, &mut to_server));
+            let (mut from_server, mut to_client) = (server, client);
+            thread::spawn(move || io::copy(&mut from_server, &mut to_client));
+        }
+    });
+    (host, count)
+}
+
+#[test]
+fn one_call_after_another_takes_one_connection() {
+    let server = RegistryServer::plain();
+    let layer = noise(3, 3 << 20);
+    push(&client(), &name(&server.host(), "app"), &[layer.clone()]);
+    let (host, connections) = relay(server.host());
+    let (registry, app) = (client(), name(&host, "app"));
+    let image = registry.find(&app).unwrap().unwrap();
+    for _ in 0..2 {
+        assert!(read_all(&registry, &app, image.layers[0].blob.as_ref().unwrap()).unwrap() == layer);
+        assert!(registry.find(&app).unwrap().is_some());
+    }
+    assert_eq!(connections.load(Ordering::SeqCst), 1);
+}
 
 #[test]
 fn an_image_goes_there_and_comes_back() {
