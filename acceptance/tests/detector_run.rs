@@ -309,3 +309,14 @@ fn sixty_buildpacks_cost_little_more_than_their_scripts() {
     }
     assert!(detector < limit(hand), "{detector} s, by hand {hand} s");
 }
+
+/// The kernel starts no text file that names no interpreter, and no shell is asked to guess.
+#[test]
+fn what_the_kernel_cannot_start_is_an_error() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("acme/a", "0.10", "", "", "");
+    dirs.write(&[("buildpacks/acme_a/1.0.0/bin/detect", Mode(0o755, "exit 0\n"))]);
+    dirs.order(&["acme/a"]);
+    let outcome = run(&mut dirs.detector("0.12")).exits(21);
+    assert!(outcome.all().to_lowercase().contains("exec format error"), "{}", outcome.all());
+}

@@ -45,7 +45,7 @@ fn relay(behind: String) -> (String, Arc<AtomicUsize>) {
 fn one_call_after_another_takes_one_connection() {
     let server = RegistryServer::plain();
     let layer = noise(3, 3 << 20);
-    push(&client(), &name(&server.host(), "app"), &[layer.clone()]);
+    push(&client(), &name(&server.host(), "app"), std::slice::from_ref(&layer));
     let (host, connections) = relay(server.host());
     let (registry, app) = (client(), name(&host, "app"));
     let image = registry.find(&app).unwrap().unwrap();
