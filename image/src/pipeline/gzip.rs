@@ -1,7 +1,7 @@
 //! A block of a tar as one gzip member (RFC 1952): the compressor, and where it is not worth using one.
 //!
 //! ISA-L's level 1 makes fewer bytes than the reference's compressor at a quarter of its time, and the same ones on all
-//! processors; its level 3 does not.
+//! processors of an architecture; its level 3 does not.
 
 use isal::{Codec, CompressionLevel};
 
@@ -152,8 +152,10 @@ mod tests {
     }
 
     /// Other bytes would be other digests of blobs: no layer made before would be found in a registry by its digest.
+    /// Another architecture's ISA-L finds other matches.
     #[test]
-    fn the_bytes_are_the_same_on_all_machines_and_in_all_versions() {
+    #[cfg(target_arch = "x86_64")]
+    fn the_bytes_are_the_same_on_all_processors_and_in_all_versions() {
         let lines: Vec<String> = (0..60_000).map(|n| format!("line {n} of {}\n", n * 7 % 1013)).collect();
         let text = lines.concat();
         let few_bits: Vec<u8> = noise(BLOCK).iter().map(|b| b & 0x37).collect();
