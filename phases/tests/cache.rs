@@ -29,7 +29,7 @@ fn built(types: &str) -> World {
 }
 
 fn tars(dir: &Path) -> Vec<String> {
-    files(dir).into_iter().filter(|name| name.ends_with(".tar")).collect()
+    files(dir).into_iter().filter(|name| Path::new(name).extension() == Some("tar".as_ref())).collect()
 }
 
 #[test]
