@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     Cache, Dockerfile, Error, Ignore, Instruction, Result, Snapshot, Step,
     cache::{self, Cached},
-    context::Context,
+    context::Lazy,
     layer, unpack,
 };
 
@@ -85,16 +85,11 @@ impl Applier {
             }
             _ => {}
         }
-        // Opened only where something is copied: there need not be one.
-        let mut opened = None;
+        let context = Lazy::new(context);
         let mut state = State::new(image, dockerfile.escape, args);
         for step in &dockerfile.steps {
             let failed = |e| Error::new(format!("line {}: {}: {e}", step.line, short(&step.text)));
-            let open = || if opened.is_none() { Context::open(context).map(Some) } else { Ok(None) };
-            if matches!(step.instruction, Instruction::Copy(_) | Instruction::Add(_)) {
-                opened = open().map_err(failed)?.or(opened);
-            }
-            self.step(&mut state, step, opened.as_ref()).map_err(failed)?;
+            self.step(&mut state, step, &context).map_err(failed)?;
         }
         Ok(Applied { image: state.image, warnings: state.warnings })
     }
@@ -113,13 +108,16 @@ impl Applier {
         Ok(())
     }
 
-    fn step(&mut self, state: &mut State<'_>, step: &Step, context: Option<&Context>) -> Result<()> {
-        match (&step.instruction, context) {
-            (Instruction::Run { flags, command, documents }, _) => self.run(state, step, flags, command, documents),
-            (Instruction::Copy(copy), Some(context)) => self.copy(state, step, copy, context, false),
-            (Instruction::Add(copy), Some(context)) => self.copy(state, step, copy, context, true),
-            (Instruction::Workdir(path), _) => self.workdir(state, step, path),
-            (other, _) => state.configure(other),
+    fn step(&mut self, state: &mut State<'_>, step: &Step, context: &Lazy<'_>) -> Result<()> {
+        match &step.instruction {
+            Instruction::Run { flags, command, documents } => {
+                let mounts = mounts::parse(flags, state, context)?;
+                self.run(state, step, &mounts, command, documents)
+            }
+            Instruction::Copy(copy) => self.copy(state, step, copy, context.open()?, false),
+            Instruction::Add(copy) => self.copy(state, step, copy, context.open()?, true),
+            Instruction::Workdir(path) => self.workdir(state, step, path),
+            other => state.configure(other),
         }
     }
 

@@ -1,6 +1,7 @@
 //! The build context: the directory that `COPY` and `ADD` take files from, and never leave.
 
 use std::{
+    cell::OnceCell,
     fs, io,
     os::unix::{ffi::OsStrExt, fs::MetadataExt},
     path::{Component, Path, PathBuf},
@@ -10,6 +11,29 @@ use image::{Digest, Glob, clean_path};
 use sha2::{Digest as _, Sha256};
 
 use crate::{Error, Result};
+
+/// A build context that is opened where something is taken from it: there need not be one.
+#[derive(Debug)]
+pub(crate) struct Lazy<'a> {
+    dir: &'a Path,
+    opened: OnceCell<Context>,
+}
+
+impl<'a> Lazy<'a> {
+    pub(crate) fn new(dir: &'a Path) -> Self {
+        Self { dir, opened: OnceCell::new() }
+    }
+
+    /// # Errors
+    /// As [`Context::open`].
+    pub(crate) fn open(&self) -> Result<&Context> {
+        if let Some(opened) = self.opened.get() {
+            return Ok(opened);
+        }
+        let opened = Context::open(self.dir)?;
+        Ok(self.opened.get_or_init(|| opened))
+    }
+}
 
 /// A build context, opened.
 #[derive(Debug)]

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// What to copy, all variables put in.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Plan {
     pub(crate) sources: Vec<Found>,
     /// What `ADD` had from elsewhere.
@@ -56,9 +56,11 @@ impl Plan {
                 .map_err(|e| Error::new(format!("put {} to {}: {e}", file.url, self.destination)))?;
         }
         for (name, content) in &self.documents {
-            let target = if into { target.join(name) } else { target.clone() };
+            // Not upwards, whatever its name.
+            let name = clean_path(Path::new(name));
+            let target = if into { target.join(name.strip_prefix("/").unwrap_or(&name)) } else { target.clone() };
             self.put_document(content, &target)
-                .map_err(|e| Error::new(format!("write {name} to {}: {e}", self.destination)))?;
+                .map_err(|e| Error::new(format!("write {} to {}: {e}", name.display(), self.destination)))?;
         }
         Ok(())
     }

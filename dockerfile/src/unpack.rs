@@ -74,6 +74,14 @@ impl Unpacking<'_> {
         if self.kind == Kind::Layer && file_name.starts_with(WHITEOUT) {
             return whiteout(&path, &file_name);
         }
+        // A symlink that the image has for a directory stays, as /lib on Debian: its files would be out of reach.
+        // A layer knows better.
+        let own = self.kind == Kind::Layer || self.links.contains(&path);
+        let path = if kind == EntryType::Directory && !own && path.is_symlink() && path.is_dir() {
+            path.canonicalize()?
+        } else {
+            path
+        };
         if kind != EntryType::Directory || !path.symlink_metadata().is_ok_and(|m| m.is_dir()) {
             // A directory gives way only to what a layer says is in its place.
             remove(&path, self.kind == Kind::Layer || kind == EntryType::Directory)?;

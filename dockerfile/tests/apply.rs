@@ -1,117 +1,19 @@
 //! Dockerfiles applied to real directories: busybox in a root of its own. Needs root, for owners and devices.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "a test panics where something is wrong")]
 
+mod world;
+
 use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::{BufRead, BufReader, Write},
     net::TcpListener,
-    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
-    path::{Path, PathBuf},
-    time::Duration,
+    os::unix::fs::{MetadataExt, symlink},
+    path::Path,
 };
 
-use dockerfile::{Applier, Cache, Ignore, Setting, parse};
-use image::{BlobSource, Config, Digest, Image, Layer};
-
-struct World {
-    dir: tempfile::TempDir,
-    image: Image,
-    /// The root of this run.
-    run: usize,
-}
-
-impl World {
-    /// `None`, with a sentence, where the test cannot run.
-    fn new() -> Option<Self> {
-        if !nix::unistd::getuid().is_root() || !Path::new("/bin/busybox").exists() {
-            eprintln!("skipped: needs root and /bin/busybox");
-            return None;
-        }
-        let dir = tempfile::tempdir().unwrap();
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::create_dir(dir.path().join("context")).unwrap();
-        let config =
-            Config { env: vec!["PATH=/bin".into(), "FROM_BASE=yes".into()], os: "linux".into(), ..Config::default() };
-        let mut world = Self { dir, image: Image { config, ..Image::default() }, run: 0 };
-        world.fresh_root();
-        Some(world)
-    }
-
-    /// Another file system of the same base.
-    fn fresh_root(&mut self) {
-        self.run += 1;
-        let root = self.root();
-        for dir in ["bin", "etc", "tmp", "dev", "proc", "data/old"] {
-            fs::create_dir_all(root.join(dir)).unwrap();
-        }
-        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
-        for name in [
-            "sh", "cat", "rm", "mkdir", "ln", "chmod", "chown", "mknod", "mkfifo", "sleep", "id", "setsid", "test",
-            "touch", "echo", "ls",
-        ] {
-            symlink("busybox", root.join("bin").join(name)).unwrap();
-        }
-        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\ncnb:x:1000:1001::/home/cnb:/bin/sh\n").unwrap();
-        fs::write(root.join("etc/group"), "root:x:0:\nadm:x:4:cnb\ncnb:x:1001:\n").unwrap();
-        fs::set_permissions(root.join("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-        fs::write(root.join("data/old/file"), "old").unwrap();
-        File::create(root.join("dev/null")).unwrap();
-    }
-
-    fn root(&self) -> PathBuf {
-        self.dir.path().join(format!("root-{}", self.run))
-    }
-
-    fn context(&self, name: &str, content: &str) {
-        let path = self.dir.path().join("context").join(name);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, content).unwrap();
-    }
-
-    fn apply(&self, text: &str, args: &[(&str, &str)]) -> dockerfile::Result<Image> {
-        let root = self.root();
-        let cache = Cache { dir: self.dir.path().join("cache"), ttl: Duration::from_secs(600) };
-        let setting = Setting {
-            ignore: Ignore::new(&root, &[PathBuf::from("/ignored")]).unwrap(),
-            root,
-            work: self.dir.path().join(format!("work-{}", self.run)),
-            cache: Some(cache),
-        };
-        let mut applier = Applier::new(setting, &Digest::of(b"base"));
-        let args: Vec<_> = args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        let text = format!("ARG base_image\nFROM ${{base_image}}\n{text}");
-        let done = applier.apply(&parse(&text)?, self.image.clone(), &args, &self.dir.path().join("context"))?;
-        applier.finish()?;
-        Ok(done.image)
-    }
-
-    fn read(&self, path: &str) -> String {
-        fs::read_to_string(self.root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
-    }
-}
-
-fn tar_of(layer: &Layer) -> tar::Archive<File> {
-    let blob = layer.blob.as_ref().unwrap();
-    let BlobSource::Layout(dir) = &blob.source else { panic!("{blob:?}") };
-    let path = dir.join("blobs/sha256").join(blob.digest.hex());
-    assert_eq!(path.metadata().unwrap().len(), blob.size);
-    tar::Archive::new(File::open(path).unwrap())
-}
-
-/// Name → type, mode, uid, gid, link.
-fn entries(layer: &Layer) -> BTreeMap<String, (u8, u32, u64, u64, String)> {
-    let mut archive = tar_of(layer);
-    let describe = |entry: std::io::Result<tar::Entry<'_, File>>| {
-        let entry = entry.unwrap();
-        let header = entry.header();
-        let link = entry.link_name().unwrap().map(|l| l.display().to_string()).unwrap_or_default();
-        let path = entry.path().unwrap().display().to_string();
-        let kind = header.entry_type().as_byte();
-        (path, (kind, header.mode().unwrap(), header.uid().unwrap(), header.gid().unwrap(), link))
-    };
-    archive.entries().unwrap().map(describe).collect()
-}
+use image::{Digest, Image};
+use world::{World, entries, tar_of};
 
 #[test]
 fn a_layer_holds_what_an_instruction_changed() {
@@ -383,101 +285,5 @@ fn extended_attributes_are_kept() {
             .map(|r| r.map(|r| (r.key().unwrap().to_owned(), r.value_bytes().to_vec())).unwrap())
             .collect();
         assert_eq!(records[&key], CAPABILITY.1);
-    }
-}
-
-#[test]
-fn mounts_are_in_no_layer() {
-    let Some(mut world) = World::new() else { return };
-    let mounts = "--mount=type=cache,target=/data/old,uid=1000,mode=0700 --mount=type=tmpfs,target=/new/tmp";
-    for (n, expected) in [(1, "1\n"), (2, "1\n2\n")] {
-        world.fresh_root();
-        let command =
-            format!("echo {n} >>/data/old/n; touch /new/tmp/x /new/y; cat /data/old/n >/seen-{n}; ls -a /data >>/all");
-        let image = world.apply(&format!("RUN {mounts} {command}\nRUN touch /last"), &[]).unwrap();
-        // What an earlier build put there is there again, and what the image has is not.
-        assert_eq!(world.read(&format!("seen-{n}")), expected);
-        assert_eq!(world.read("data/old/file"), "old");
-        let names: Vec<String> = entries(&image.layers[0]).into_keys().collect();
-        let files = names.iter().filter(|name| !name.ends_with('/')).map(String::as_str).collect::<Vec<_>>();
-        assert_eq!(files, ["all", "new/y", format!("seen-{n}").as_str()]);
-        assert!(!world.root().join("new/tmp").exists());
-    }
-    let mounts = fs::read_dir(world.dir.path().join("mounts")).unwrap().count();
-    assert_eq!(mounts, 1);
-    for (text, expected) in [
-        ("RUN --mount=type=cache,target=/etc/passwd true", "/etc/passwd: it is no directory"),
-        ("RUN --mount=type=cache,target=/ true", "target=/ is the image itself"),
-        ("RUN --mount=type=cache,target=/x,uid=a true", "uid=a is no number"),
-        ("RUN --mount=type=secret,id=x,required=true true", "RUN --mount=type=secret is not supported"),
-        ("RUN --often true", "unknown flag: --often"),
-    ] {
-        let error = world.apply(text, &[]).unwrap_err().to_string();
-        assert!(error.contains(expected), "{text}: {error}");
-    }
-}
-
-#[test]
-fn bad_ones_are_refused() {
-    let Some(world) = World::new() else { return };
-    world.context("file", "1");
-    fs::write(world.dir.path().join("secret"), "s").unwrap();
-    symlink("../secret", world.dir.path().join("context/out")).unwrap();
-    let mut tar = tar::Builder::new(File::create(world.dir.path().join("context/evil.tar")).unwrap());
-    let mut header = tar::Header::new_gnu();
-    header.set_entry_type(tar::EntryType::Symlink);
-    header.set_size(0);
-    header.set_mode(0o777);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    tar.append_link(&mut header, "link", "/data").unwrap();
-    let mut header = tar::Header::new_gnu();
-    header.set_size(1);
-    header.set_mode(0o644);
-    header.set_uid(0);
-    header.set_gid(0);
-    header.set_mtime(0);
-    tar.append_data(&mut header, "link/evil", &b"x"[..]).unwrap();
-    tar.finish().unwrap();
-    fs::write(world.dir.path().join("context/bad.tar.zst"), b"\x28\xb5\x2f\xfdrest").unwrap();
-    for (text, expected) in [
-        ("RUN exit 7", "line 3: RUN exit 7: the command [\"/bin/sh\", \"-c\", \"exit 7\"] failed: exit status: 7"),
-        ("RUN [\"/none\"]", "start [\"/none\"]: No such file"),
-        ("RUN rm /bin/sh\nRUN echo", "line 4: RUN echo: start"),
-        ("USER nobody\nRUN echo", "unable to find user nobody"),
-        ("COPY ../secret /", "forbidden path outside the build context"),
-        ("COPY out /", "forbidden path outside the build context: out leads to"),
-        ("COPY none /", "line 3: COPY none /: stat none: no such file"),
-        ("COPY --from=other a /", "--from is not supported"),
-        ("ADD evil.tar /", "leads through a symlink of the same archive"),
-        ("ADD bad.tar.zst /", "ADD cannot unpack zstd"),
-        ("ADD https://example.com/x.git#main /", "only files can be added, by http or https"),
-        ("ADD git@example.com:x /", "only files can be added"),
-        ("ADD http://127.0.0.1:1/x /", "GET http://127.0.0.1:1/x: "),
-        ("COPY http://127.0.0.1:1/x /", "no such file in the build context"),
-        ("ADD --checksum=sha256:1 file /", "--checksum=sha256:1"),
-        ("COPY file bad.tar.zst /one", "must be a directory"),
-        ("FROM other", "multistage builds are not supported"),
-        ("RUN --mount=type=bind,target=/x true", "RUN --mount=type=bind is not supported"),
-    ] {
-        let error = world.apply(text, &[]).unwrap_err().to_string();
-        assert!(error.contains(expected), "{text}: {error}");
-        if text.starts_with("RUN rm /bin/sh") {
-            symlink("busybox", world.root().join("bin/sh")).unwrap();
-        }
-    }
-    assert!(!world.root().join("data/evil").exists());
-}
-
-#[test]
-fn nothing_outlives_a_run() {
-    let Some(world) = World::new() else { return };
-    let text = "RUN setsid sh -c 'echo $$ >/pid; (sleep 1234 & echo $! >/pid2); sleep 1234' & while ! test -s /pid2; do :; done";
-    world.apply(text, &[]).unwrap();
-    for file in ["pid", "pid2"] {
-        let pid = world.read(file);
-        let state = fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
-        assert!(state.is_err(), "{file}: {state:?}");
     }
 }

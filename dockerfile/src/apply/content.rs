@@ -10,7 +10,7 @@ use image::{Digest, clean_path};
 
 use super::{
     Applier, Setting, State,
-    mounts::{self, Mounted},
+    mounts::{self, Mount, Mounted},
 };
 use crate::{
     Error, Result, Step,
@@ -32,11 +32,10 @@ impl Applier {
         &mut self,
         state: &mut State<'_>,
         step: &Step,
-        flags: &[Flag],
+        mounts: &[Mount<'_>],
         command: &Command,
         documents: &[Document],
     ) -> Result<()> {
-        let mounts = mounts::parse(flags, state)?;
         let (words, script) = command_line(state, command, documents);
         let mut env = environment(state);
         let workdir = state.workdir();
@@ -47,7 +46,11 @@ impl Applier {
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
         let material = format!("{}\0{}\0{user}\0{workdir}\0{}", step.text, words.join("\0"), known.join("\0"));
-        self.change_apart(state, step, (&[b"RUN", material.as_bytes()], &mounts::places(&mounts)), |setting| {
+        let bound = mounts::digests(mounts)?;
+        let parts: [&[u8]; 3] = [b"RUN", material.as_bytes(), bound.as_bytes()];
+        // What has no such files has the key that it always had.
+        let parts = if bound.is_empty() { &parts[..2] } else { &parts[..] };
+        self.change_apart(state, step, (parts, &mounts::places(mounts)), |setting| {
             tracing::info!("{}", step.text);
             let root = &setting.root;
             let user = users::find(root, &user)?;
@@ -55,7 +58,7 @@ impl Applier {
                 env.push(("HOME".to_owned(), user.home.clone()));
             }
             let kept = setting.cache.as_ref().map(|cache| cache.dir.with_file_name("mounts"));
-            let mounted = Mounted::new(root, &mounts, kept.as_deref(), &setting.work)?;
+            let mounted = Mounted::new(root, mounts, kept.as_deref(), &setting.work)?;
             let script = script.map(|text| Script::write(root, &text)).transpose()?;
             let words = script.as_ref().map_or(words, |script| vec![script.name.clone()]);
             let ran = Run { root, words, env, workdir: &workdir, user }.run();
