@@ -41,8 +41,8 @@ under=$(echo "$target" | tr - _)
 upper=$(echo "$under" | tr a-z A-Z)
 export "CC_$under=$cc" "AR_$under=$gnu-ar" "CARGO_TARGET_${upper}_LINKER=$cc"
 paths="-ffile-prefix-map=/build/vendor=vendor -ffile-prefix-map=/build/src=src -ffile-prefix-map=/build/target=target"
-# musl has no headers of the kernel's; those of the cross compiler come after its own.
-case $target in *-musl) paths="$paths -idirafter /usr/$gnu/include" ;; esac
+# musl has no headers of the kernel's, which ISA-L wants there; those of the cross compiler come after its own.
+case $target in aarch64-*-musl) paths="$paths -idirafter /usr/$gnu/include" ;; esac
 export "CFLAGS_$under=$paths"
 flags="$flags --remap-path-prefix=/build/vendor/= --remap-path-prefix=/build/src/= --remap-path-prefix=/build/target/="
 flags="$flags --remap-path-prefix=/usr/lib/rustlib/src/rust/library/="
