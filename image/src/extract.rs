@@ -25,10 +25,10 @@ use nix::{
     sys::stat::{Mode, SFlag, fchmod, fstatat, mkdirat},
     unistd::{UnlinkatFlags, linkat, symlinkat, unlinkat},
 };
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
 pub use self::checked::extract_checked;
-use crate::{Error, Result};
+use crate::{Error, Result, TarEntry, TarReader};
 
 const ALL: Mode = Mode::from_bits_truncate(0o777);
 /// Bytes written at a time: file systems that keep large pages make one of each call.
@@ -43,28 +43,27 @@ const COPY_SIZE: usize = 512 << 10;
 /// where the tar cannot be read; [`Error::Io`] where the file system refuses.
 pub fn extract(tar: &mut dyn Read, root: &Path, within: &[&Path]) -> Result<()> {
     let mut target = Target::new(root, within, false)?;
-    let mut archive = Archive::new(tar);
+    let mut tar = TarReader::new(tar);
     let umask = umask();
     let mut buffer = vec![0; COPY_SIZE];
-    for (index, entry) in archive.entries().map_err(|e| corrupt(&e))?.enumerate() {
-        let mut entry = entry.map_err(|e| corrupt(&e))?;
-        let item = Item::of(&entry);
-        let put = item.and_then(|item| {
+    for index in 0.. {
+        let Some(entry) = tar.next_entry().map_err(|e| corrupt(&e))? else { break };
+        let put = Item::of(&entry).and_then(|item| {
             target.put(&item, &mut |dir, name| {
                 let mut file = replacing(dir.as_fd(), name, || create(dir.as_fd(), name, item.mode, umask))?;
-                copy(&mut entry, &mut file, &mut buffer)
+                copy(&mut tar.content(&entry), &mut file, &mut buffer)
             })
         });
         put.map_err(|fault| fault.on(&doing(index, &entry)))?;
     }
     target.finish()?;
-    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(|e| corrupt(&e))?;
+    io::copy(&mut tar.into_inner(), &mut io::sink()).map_err(|e| corrupt(&e))?;
     Ok(())
 }
 
 /// Whoever reads an error should not have to guess; a name is data, so it is quoted.
-fn doing<R: Read>(index: usize, entry: &Entry<'_, R>) -> String {
-    format!("extract entry {index} {:?}", String::from_utf8_lossy(&entry.path_bytes()))
+fn doing(index: usize, entry: &TarEntry) -> String {
+    format!("extract entry {index} {:?}", String::from_utf8_lossy(&entry.name))
 }
 
 fn corrupt(error: &io::Error) -> Error {
@@ -115,12 +114,15 @@ struct Item {
 }
 
 impl Item {
-    fn of<R: Read>(entry: &Entry<'_, R>) -> Put<Self> {
+    fn of(entry: &TarEntry) -> Put<Self> {
+        if !entry.is_whole() {
+            return refuse("a sparse file, which no layer has");
+        }
         Ok(Self {
-            kind: entry.header().entry_type(),
-            path: parts(OsStr::from_bytes(&entry.path_bytes()))?,
-            mode: Mode::from_bits_truncate(entry.header().mode()? & 0o7777),
-            link: entry.link_name_bytes().map(std::borrow::Cow::into_owned),
+            kind: entry.kind,
+            path: parts(OsStr::from_bytes(&entry.name))?,
+            mode: Mode::from_bits_truncate(entry.mode),
+            link: entry.link.clone(),
         })
     }
 }
@@ -153,9 +155,6 @@ impl<'a> Target<'a> {
     /// Puts an entry in its place; `file` does it with regular ones.
     fn put(&mut self, item: &Item, file: &mut PutFile<'_>) -> Put<()> {
         let Item { kind, path, mode, link } = item;
-        if *kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
         let Some((base, below)) = self.place(path) else {
             let parent = self.within.iter().any(|dir| dir.starts_with(path));
             return match kind {
@@ -166,7 +165,7 @@ impl<'a> Target<'a> {
         let link = |missing: &str| link.as_deref().map(OsStr::from_bytes).ok_or_else(|| Fault::Tar(missing.to_owned()));
         match kind {
             EntryType::Directory => self.put_dir(base, &below, path, *mode),
-            EntryType::Regular | EntryType::Continuous => {
+            EntryType::Regular => {
                 let (dir, name) = self.parent(base, &below)?;
                 file(dir, &name)
             }

@@ -22,6 +22,7 @@ mod save;
 mod sums;
 mod tar_copy;
 mod tar_header;
+pub mod tar_reader;
 mod tar_stream;
 mod temp;
 
@@ -38,6 +39,7 @@ pub use recipe::{Owner, Recipe, clean_path};
 pub use reference::Reference;
 pub use registry::Registry;
 pub use sums::{BlockSums, KnownLayers, Summing};
+pub use tar_reader::{TarEntry, TarReader};
 
 /// What every fallible function of this crate returns.
 pub type Result<T> = std::result::Result<T, Error>;

@@ -156,6 +156,15 @@ fn types_no_layer_has() {
         let error = unpack(&[("/layers/x", kind, "", 0o644)], temp.path()).unwrap_err().to_string();
         assert!(error.contains(&format!("unknown file type in tar {number}")), "{error}");
     }
+    let mut sparse = Header::new_gnu();
+    sparse.set_path("layers/x").unwrap();
+    sparse.set_entry_type(EntryType::GNUSparse);
+    sparse.as_gnu_mut().unwrap().set_real_size(0);
+    sparse.set_mode(0o644);
+    sparse.set_size(0);
+    sparse.set_cksum();
+    let error = extract(&mut &sparse.as_bytes()[..], temp.path(), &[Path::new("/layers")]).unwrap_err().to_string();
+    assert!(error.contains("a sparse file, which no layer has"), "{error}");
     unpack(&[("pax_global_header", EntryType::XGlobalHeader, "", 0)], temp.path()).unwrap();
 }
 

@@ -113,6 +113,25 @@ fn same_both_ways(tar: &[u8], within: &Path) -> BTreeMap<PathBuf, (u32, String, 
     found
 }
 
+/// Such names are kept in records, and other readers end a record at a newline.
+#[test]
+fn names_with_newlines() {
+    let temp = tempfile::tempdir().unwrap();
+    let app = temp.path().join("app");
+    fs::create_dir(&app).unwrap();
+    let names = ["é\nx".to_owned(), format!("{}\n17 linkpath=evil\n", "n".repeat(120)), "z".to_owned()];
+    for name in &names {
+        fs::write(app.join(name), name).unwrap();
+        std::os::unix::fs::symlink(name, app.join(format!("{name}.link"))).unwrap();
+    }
+    let found = same_both_ways(&tar_of(&Recipe::dir(&app, OWNER).unwrap()), &app);
+    for name in &names {
+        let path = app.strip_prefix("/").unwrap().join(name);
+        assert_eq!(found[&path].2, name.as_bytes());
+        assert_eq!(found[&path.with_file_name(format!("{name}.link"))].2, name.as_bytes());
+    }
+}
+
 #[test]
 fn what_a_recipe_packs_comes_back() {
     let temp = tempfile::tempdir().unwrap();

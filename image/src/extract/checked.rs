@@ -24,11 +24,11 @@ use std::{
 };
 
 use nix::sys::stat::Mode;
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
 use super::{Fault, Item, Put, Target, corrupt, create, doing, umask};
 use crate::{
-    Error, Result,
+    Error, Result, TarEntry, TarReader,
     sums::{BLOCK, BlockSums},
 };
 
@@ -169,23 +169,23 @@ struct Walk<'a, 'b> {
 impl Walk<'_, '_> {
     fn all(&mut self) -> Result<()> {
         let size = self.shared.sums.size();
-        let mut archive = Archive::new(Window::new(self.shared.tar, size));
-        for (index, entry) in archive.entries_with_seek().map_err(|e| corrupt(&e))?.enumerate() {
-            let entry = entry.map_err(|e| corrupt(&e))?;
+        let mut tar = TarReader::seeking(Window::new(self.shared.tar, size));
+        for index in 0.. {
+            let Some(entry) = tar.next_entry().map_err(|e| corrupt(&e))? else { break };
             self.put(index, &entry).map_err(|fault| fault.on(&doing(index, &entry)))?;
         }
         // The last blocks hold no file, and are checked too.
         self.up_to(size.div_ceil(BLOCK as u64)).map_err(|fault| fault.on("extract"))
     }
 
-    fn put(&mut self, index: usize, entry: &Entry<'_, Window<'_>>) -> Put<()> {
+    fn put(&mut self, index: usize, entry: &TarEntry) -> Put<()> {
         let item = Item::of(entry)?;
         if item.kind == EntryType::Link {
             self.links.push((doing(index, entry), item));
             return Ok(());
         }
-        let (start, size) = (entry.raw_file_position(), entry.size());
-        let end = start.checked_add(size).filter(|end| *end <= self.shared.sums.size());
+        let start = entry.position;
+        let end = start.checked_add(entry.size).filter(|end| *end <= self.shared.sums.size());
         let end = end.ok_or_else(|| Fault::Tar("its content: the tar ends before it".to_owned()))?;
         let mut file = None;
         self.target.put(&item, &mut |dir, name| {
