@@ -1,11 +1,11 @@
 //! Reading env directories: at every start of an app, many small files, so with as few system calls as can be.
 
 use std::{
-    ffi::{CStr, CString, OsStr, OsString},
+    ffi::{CStr, OsStr, OsString},
     fs::{self, File},
     io::{self, Read},
     os::{
-        fd::{AsFd, AsRawFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
     path::{Path, PathBuf},
@@ -13,12 +13,14 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{OFlag, open, openat},
-    libc,
+    fcntl::{OFlag, openat},
     sys::stat::Mode,
 };
 
-use crate::parse::{check_size, naming, read_bounded};
+use crate::{
+    dir::{EntryKind, entries, open_dir},
+    parse::{check_size, naming, read_bounded},
+};
 
 /// More than the names of most env directories take, and than most values do.
 const BUFFER_SIZE: usize = 4096;
@@ -38,8 +40,7 @@ impl EnvDir {
     /// What cannot be listed or read, as [`read_bounded`] has it. They name the path.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
         let mut found = Self::default();
-        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let dir = match open(path, flags, Mode::empty()) {
+        let dir = match open_dir(path) {
             Ok(dir) => dir,
             Err(Errno::ENOENT) => return Ok(found),
             Err(error) => return Err(naming("open", path, &error.into())),
@@ -51,9 +52,9 @@ impl EnvDir {
         for (name, kind) in entries {
             let file_path = || path.join(OsStr::from_bytes(name.to_bytes()));
             let content = match kind {
-                libc::DT_DIR => Content::Directory,
-                libc::DT_REG => read_regular(dir.as_fd(), &name, &mut buffer, file_path)?,
-                _ => read_other(&file_path())?,
+                EntryKind::Directory => Content::Directory,
+                EntryKind::File => read_regular(dir.as_fd(), &name, &mut buffer, file_path)?,
+                EntryKind::Other => read_other(&file_path())?,
             };
             match content {
                 Content::File(value) => found.files.push((OsString::from_vec(name.into_bytes()), value)),
@@ -71,31 +72,6 @@ enum Content {
     Directory,
     /// It is not one of the files any more.
     Gone,
-}
-
-/// Names and types (`DT_REG` and so on), in no order. std's `ReadDir` gives nobody its descriptor, and asks more of the
-/// system.
-fn entries(dir: BorrowedFd, buffer: &mut [u8]) -> nix::Result<Vec<(CString, u8)>> {
-    let mut entries = Vec::new();
-    loop {
-        // SAFETY: the system writes into the buffer alone, no more than its length.
-        #[allow(unsafe_code)]
-        let read = unsafe { libc::syscall(libc::SYS_getdents64, dir.as_raw_fd(), buffer.as_mut_ptr(), buffer.len()) };
-        let read = usize::try_from(Errno::result(read)?).map_err(|_| Errno::EOVERFLOW)?;
-        if read == 0 {
-            return Ok(entries);
-        }
-        let mut rest = buffer.get(..read).unwrap_or_default();
-        // getdents64(2): 16 bytes of numbers, the length of the record in 2, the type in 1, then the name.
-        while let Some(&[low, high, kind]) = rest.get(16..19) {
-            let (record, after) = rest.split_at_checked(u16::from_ne_bytes([low, high]).into()).ok_or(Errno::EINVAL)?;
-            let name = record.get(19..).and_then(|name| CStr::from_bytes_until_nul(name).ok()).ok_or(Errno::EINVAL)?;
-            if !matches!(name.to_bytes(), b"." | b"..") {
-                entries.push((name.to_owned(), kind));
-            }
-            rest = after;
-        }
-    }
 }
 
 /// A regular file, so it is not asked again what it is. Should a FIFO have taken its place, nobody waits for it.

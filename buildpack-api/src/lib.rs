@@ -6,6 +6,7 @@
 
 mod build;
 mod descriptor;
+mod dir;
 mod env;
 mod env_dir;
 mod exec_d;
@@ -27,6 +28,7 @@ mod version;
 
 pub use build::BuildToml;
 pub use descriptor::{Buildpack, BuildpackKind, Extension, Kind};
+pub use dir::{EntryKind, list_dir};
 pub use env::{Env, EnvDirDefault};
 pub use exec_d::parse_exec_d_output;
 pub use exec_env::exec_env_applies;

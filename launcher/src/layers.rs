@@ -1,10 +1,13 @@
 //! `<layers>` as the launcher sees it: the directories of the image's buildpacks, each read once.
 
 use std::{
+    ffi::OsStr,
     fs, io,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
 };
 
+use buildpack_api::{EntryKind, list_dir};
 use platform_api::GroupEntry;
 
 use crate::error::Error;
@@ -57,29 +60,34 @@ enum Kind {
 /// The wanted entries of a directory in byte order; `None` where there is no such directory.
 fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Option<Vec<PathBuf>>, Error> {
     let failed = |e: io::Error| Error::io(&format!("list files in '{}'", dir.display()), &e);
-    let entries = match fs::read_dir(dir) {
+    let entries = match list_dir(dir) {
         Ok(entries) => entries,
         // `exec.d` may be a file in a layer that has other ideas of what it is.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
         Err(e) => return Err(failed(e)),
     };
     let mut paths = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(failed)?;
-        if wanted(kind(&entry).map_err(failed)?) {
-            paths.push(entry.path());
+    for (name, kind) in entries {
+        let path = dir.join(OsStr::from_bytes(name.to_bytes()));
+        let kind = match kind {
+            EntryKind::Directory => Kind::Directory,
+            EntryKind::File => Kind::File,
+            EntryKind::Other => self::kind(&path).map_err(failed)?,
+        };
+        if wanted(kind) {
+            paths.push(path);
         }
     }
     paths.sort_unstable();
     Ok(Some(paths))
 }
 
-/// Asks the file system only where the directory's entry does not tell.
-fn kind(entry: &fs::DirEntry) -> io::Result<Kind> {
-    let file_type = entry.file_type()?;
+/// Asked of the file system, where the directory's entry does not tell.
+fn kind(path: &Path) -> io::Result<Kind> {
+    let file_type = fs::symlink_metadata(path)?.file_type();
     Ok(if file_type.is_dir() {
         Kind::Directory
-    } else if file_type.is_symlink() && entry.path().is_dir() {
+    } else if file_type.is_symlink() && path.is_dir() {
         Kind::DirectoryLink
     } else {
         Kind::File

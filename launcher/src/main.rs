@@ -5,7 +5,7 @@
 //!
 //! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md#launcher>
 // See `main`.
-#![cfg_attr(all(target_env = "gnu", not(test)), no_main)]
+#![cfg_attr(not(test), no_main)]
 #![deny(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -15,6 +15,7 @@
     clippy::unreachable
 )]
 
+mod arena;
 mod env;
 mod error;
 mod exec;
@@ -30,6 +31,11 @@ use std::{
     io::Write,
     path::{Path, absolute},
 };
+#[cfg(not(test))]
+use std::{
+    ffi::{CStr, c_char, c_int},
+    os::unix::ffi::OsStrExt,
+};
 
 use buildpack_api::{ApiError, BuildpackApi};
 use platform_api::{
@@ -38,34 +44,38 @@ use platform_api::{
 
 use crate::{error::Error, layers::LayerDirs};
 
-/// The entry point without Rust's runtime: that would be a tenth of the executable, and look into /proc and set up a
-/// signal stack before every start of an app. Only glibc tells Rust its arguments without it.
-#[cfg(all(target_env = "gnu", not(test)))]
-#[allow(unsafe_code)]
-// SAFETY: no other symbol of the program is called `main`, and C lets it have no parameters.
-#[unsafe(no_mangle)]
-extern "C" fn main() -> std::ffi::c_int {
-    run_or_say().into()
-}
+#[cfg(not(test))]
+#[global_allocator]
+static MEMORY: arena::Arena = arena::Arena::new();
 
-#[cfg(not(all(target_env = "gnu", not(test))))]
-fn main() -> std::process::ExitCode {
-    run_or_say().into()
+/// The entry point without Rust's runtime: that would be a tenth of the executable, and look into /proc and set up a
+/// signal stack before every start of an app.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+// SAFETY: no other symbol of the program is called `main`.
+#[unsafe(no_mangle)]
+extern "C" fn main(count: c_int, args: *const *const c_char) -> c_int {
+    let count = usize::try_from(count).unwrap_or_default();
+    // SAFETY: C hands over so many pointers to strings, which live as long as the process.
+    let args = (0..count).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
+    let mut args = args.map(|arg| OsStr::from_bytes(arg.to_bytes()).to_owned());
+    let argv0 = args.next().unwrap_or_default();
+    run_or_say(&argv0, &Flags::with_args(args)).into()
 }
 
 /// The exit code, where there is one: of what went wrong.
-fn run_or_say() -> u8 {
+#[cfg_attr(test, expect(dead_code, reason = "tests have another entry point"))]
+fn run_or_say(argv0: &OsStr, flags: &Flags) -> u8 {
     exec::ignore_broken_pipes();
-    let flags = Flags::of_this_process();
     // Known before the inputs are, because they may fail.
     let colour = !matches!(flags.env("CNB_NO_COLOR"), Some("1" | "t" | "T" | "true" | "TRUE" | "True"));
-    let Err(failure) = run(&flags, colour);
+    let Err(failure) = run(argv0, flags, colour);
     say_error(&failure.text, colour);
     failure.code as u8
 }
 
 /// Everything up to the exec, and so never back but with a failure.
-fn run(flags: &Flags, colour: bool) -> Result<Infallible, Failure> {
+fn run(argv0: &OsStr, flags: &Flags, colour: bool) -> Result<Infallible, Failure> {
     let inputs = LauncherInputs::from_flags(flags)?;
     let mode = DeprecationMode::from_flags(flags);
     if inputs.api.is_deprecated()
@@ -86,7 +96,7 @@ fn run(flags: &Flags, colour: bool) -> Result<Infallible, Failure> {
         say_warning(&format!("CNB_PROCESS_TYPE is not supported in Platform API {}", inputs.api), colour);
         say_warning(&format!("Run with ENTRYPOINT '{ignored}' to invoke the '{ignored}' process type"), colour);
     }
-    launch(inputs, &metadata).map_err(|e| Failure::new(ExitCode::Launch, format!("failed to launch: {e}")))
+    launch(argv0, inputs, &metadata).map_err(|e| Failure::new(ExitCode::Launch, format!("failed to launch: {e}")))
 }
 
 /// Refuses a buildpack whose API is not one of ours.
@@ -123,9 +133,8 @@ fn refused(mode: DeprecationMode, request: &str, colour: bool) -> bool {
 }
 
 /// platform.md, "launcher", Execution.
-fn launch(inputs: LauncherInputs, metadata: &BuildMetadata) -> Result<Infallible, Error> {
-    let argv0 = std::env::args_os().next().unwrap_or_default();
-    let start = process::choose(&argv0, &inputs, metadata).map_err(|e| e.within("determine start command"))?;
+fn launch(argv0: &OsStr, inputs: LauncherInputs, metadata: &BuildMetadata) -> Result<Infallible, Error> {
+    let start = process::choose(argv0, &inputs, metadata).map_err(|e| e.within("determine start command"))?;
 
     // Made absolute while the working directory is still ours.
     let app = absolute(&inputs.app).map_err(|e| Error::io("change to app directory", &e))?;
@@ -142,7 +151,7 @@ fn launch(inputs: LauncherInputs, metadata: &BuildMetadata) -> Result<Infallible
         return Err(exec::direct(&start, &env));
     }
     let profiles = shell::profiles(&layers, start.process_type(), &app).map_err(|e| e.within("find profiles"))?;
-    let args = shell::arguments(&argv0, &profiles, &app, &start);
+    let args = shell::arguments(argv0, &profiles, &app, &start);
     let error = exec::replace(Path::new("/bin/bash"), OsStr::new("bash"), &args, &env);
     Err(Error::io("/bin/bash", &error).within("bash exec"))
 }

@@ -43,7 +43,12 @@ pub struct Flags {
 impl Flags {
     /// Of this process. The only place that reads them.
     pub fn of_this_process() -> Self {
-        Self { args: std::env::args_os().skip(1).collect(), env: std::env::vars_os().collect() }
+        Self::with_args(std::env::args_os().skip(1))
+    }
+
+    /// Of this process, which knows its arguments from elsewhere. They come without the program's name.
+    pub fn with_args(args: impl IntoIterator<Item = OsString>) -> Self {
+        Self { args: args.into_iter().collect(), env: std::env::vars_os().collect() }
     }
 
     /// A variable of the environment, `None` where unset or empty or not UTF-8.
