@@ -1,5 +1,5 @@
 # build      static release executables in out/linux-<arch>/lifecycle
-# test       everything: unit, module and acceptance tests
+# test       everything: unit, module and acceptance tests; LIFECYCLE=DIR has those of another build tested
 # lint       format, clippy, documentation, licences and bans
 # acceptance the black-box tests alone: make acceptance LIFECYCLE=DIR tests any lifecycle's executables
 # demo       from source code to a running container; EXTENSION=1 adds an image extension (as root)
@@ -10,6 +10,7 @@
 # package    for each architecture the tgz that platforms take, and the lifecycle image: make package [ARCHES="amd64 arm64"]
 # package-test  tests the packages that were made; those of other architectures with qemu
 # package-check builds the packages twice, in two places, and compares them: make package-check [ARCHES=...] [PARTS=launcher]
+#            AGAINST=out builds them once, and compares with what is there
 # clean      removes out and target
 
 MACHINE := $(shell uname -m)
@@ -43,7 +44,7 @@ build: tools
 	/usr/bin/python3 make/sbom.py $(TARGET) $(OUT)/lifecycle
 	@ls -l $(OUT)/lifecycle
 
-test: build
+test: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
 	make/test.sh $(abspath $(LIFECYCLE)) --workspace
 
 acceptance: $(if $(filter command line,$(origin LIFECYCLE)),tools,build)
@@ -78,7 +79,7 @@ package-test:
 	/usr/bin/python3 -B make/package_test.py out
 
 package-check: tools
-	PARTS="$(PARTS)" make/package_check.sh $(ARCHES)
+	PARTS="$(PARTS)" AGAINST="$(AGAINST)" make/package_check.sh $(ARCHES)
 
 clean:
 	rm -rf out
