@@ -80,7 +80,7 @@ fn launcher_page() -> String {
     format!(
         "# launcher\n\n{NOTE}\n\n{}\n\n```text\nlauncher [argument...]\n/cnb/process/<type> [argument...]\n```\n\nIt has no \
          flags: the name it is called by says which process is meant, and all arguments are the process's. Called as \
-         `launcher`, it runs its arguments as a command.\n{}",
+         `launcher`, it runs its arguments as a command. The exit code of a process that was started is its own.\n{}",
         LAUNCHER.about,
         // It has no arguments that could be wrong, and shows neither help nor version.
         rest(&LAUNCHER)
