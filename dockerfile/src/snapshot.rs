@@ -1,6 +1,6 @@
 //! What is on the file system: a walk over metadata only, on all cores. The kernel sets a file's change time on every
-//! change of content, mode, owner, links or extended attributes, and nobody can set it back, so two walks tell what
-//! changed between them without reading a file.
+//! change of content, mode, owner, times, links or extended attributes, and nobody can set it back, so two walks tell
+//! what changed between them without reading a file.
 
 use std::{
     collections::HashSet,
@@ -76,14 +76,22 @@ pub struct Snapshot {
     entries: Vec<Entry>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 struct Entry {
     /// Relative to the root.
     path: PathBuf,
     mode: u32,
+    /// Of a directory, too: what came and went in it changed its time, which layers keep.
     changed: (i64, i64),
     size: u64,
     owner: (u32, u32),
+    inode: u64,
+}
+
+impl Entry {
+    fn state(&self) -> (u32, (i64, i64), u64, (u32, u32)) {
+        (self.mode, self.changed, self.size, self.owner)
+    }
 }
 
 /// What lies between two snapshots; paths are relative to the root.
@@ -151,9 +159,21 @@ impl Snapshot {
     pub(crate) fn since(&self, before: &Self) -> Changes {
         let mut changes = Changes::default();
         let mut listed: HashSet<&Path> = HashSet::new();
+        // Directories that have come here by another name: that changed their time, but not those of the files in them.
+        // Only there the inode counts, for not every file system gives a file the same one every time.
+        let mut moved: HashSet<&Path> = HashSet::new();
         for entry in &self.entries {
-            if before.find(&entry.path) == Some(entry) {
-                continue;
+            if let Some(old) = before.find(&entry.path) {
+                let within = !moved.is_empty() && entry.path.parent().is_some_and(|above| moved.contains(above));
+                let differs = old.state() != entry.state();
+                let other = (differs || within) && old.inode != entry.inode;
+                if other {
+                    // A directory is sorted before what is in it.
+                    moved.insert(&entry.path);
+                }
+                if !differs && !other {
+                    continue;
+                }
             }
             for path in entry.path.ancestors().filter(|p| !p.as_os_str().is_empty()) {
                 if !listed.insert(path) {
@@ -262,6 +282,7 @@ fn read_dir(
             // Of directories it depends on how the file system keeps them.
             size: if mode & KIND == DIRECTORY { 0 } else { metadata.size() },
             owner: (metadata.uid(), metadata.gid()),
+            inode: metadata.ino(),
         });
     }
     Ok(())
@@ -269,7 +290,10 @@ fn read_dir(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{
+        fs::{File, FileTimes},
+        os::unix::fs::{PermissionsExt, symlink},
+    };
 
     use super::*;
 
@@ -298,6 +322,83 @@ mod tests {
         let names = |of: &[&str]| of.iter().map(PathBuf::from).collect::<Vec<_>>();
         assert_eq!(changes.present, names(&["a", "a/b", "a/b/c", "kept", "kept/f", "new", "was"]));
         assert_eq!(changes.removed, names(&["gone"]));
+    }
+
+    fn listed(root: &Path, change: impl FnOnce()) -> Vec<String> {
+        let before = Snapshot::take(root, &Ignore::default()).unwrap();
+        change();
+        let changes = Snapshot::take(root, &Ignore::default()).unwrap().since(&before);
+        let removed = changes.removed.iter().map(|path| format!("-{}", path.display()));
+        removed.chain(changes.present.iter().map(|path| path.display().to_string())).collect()
+    }
+
+    #[test]
+    fn times_are_changes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("a/empty")).unwrap();
+        fs::write(at("a/f"), "x").unwrap();
+        symlink("f", at("a/l")).unwrap();
+        let past = || FileTimes::new().set_modified(UNIX_EPOCH + Duration::from_secs(7));
+        let touch = |name: &str, times| File::open(at(name)).unwrap().set_times(times).unwrap();
+        touch("a/f", past());
+        touch("a/empty", past());
+        assert_eq!(listed(dir.path(), || touch("a/f", past())), ["a", "a/f"], "to what it was");
+        assert_eq!(
+            listed(dir.path(), || touch("a/empty", FileTimes::new().set_modified(UNIX_EPOCH))),
+            ["a", "a/empty"]
+        );
+        // Layers keep the times of directories; so does the reference, and Docker where it has overlay file systems.
+        let comes_and_goes = || {
+            fs::write(at("a/empty/f"), "").unwrap();
+            fs::remove_file(at("a/empty/f")).unwrap();
+        };
+        assert_eq!(listed(dir.path(), comes_and_goes), ["a", "a/empty"]);
+        let look = || {
+            fs::read(at("a/f")).unwrap();
+            assert_eq!(fs::read_dir(at("a")).unwrap().count(), 3);
+            File::options().append(true).open(at("a/f")).unwrap();
+        };
+        assert_eq!(listed(dir.path(), look), [""; 0]);
+    }
+
+    /// Of one size, mode and owner, and from one step of the clock, as files are that an archive brought.
+    #[test]
+    fn directories_that_are_swapped_bring_their_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("new/x/deep")).unwrap();
+        fs::create_dir_all(at("old/x/deep")).unwrap();
+        let names = ["old/x/deep/f", "new/x/deep/f", "old/x/g", "new/x/g", "old/x-g"];
+        let time = |name: &str| {
+            let found = at(name).metadata().unwrap();
+            (found.ctime(), found.ctime_nsec())
+        };
+        loop {
+            for name in names {
+                let _ = fs::remove_file(at(name));
+                fs::write(at(name), &name[..3]).unwrap();
+            }
+            if names.iter().all(|name| time(name) == time(names[0])) {
+                break;
+            }
+        }
+        let swap = || {
+            for (from, to) in [("old/x", "t"), ("new/x", "old/x"), ("t", "new/x")] {
+                fs::rename(at(from), at(to)).unwrap();
+            }
+        };
+        let expected = ["new", "new/x", "new/x/deep", "new/x/deep/f", "new/x/g", "old", "old/x", "old/x/deep"];
+        assert_eq!(listed(dir.path(), swap), [&expected[..], &["old/x/deep/f", "old/x/g"]].concat());
+        // One that comes back under another inode with the same directories in it has nothing new in those.
+        let around = || {
+            fs::create_dir(at("t")).unwrap();
+            fs::rename(at("old/x/deep"), at("t/deep")).unwrap();
+            fs::rename(at("old/x/g"), at("t/g")).unwrap();
+            fs::remove_dir(at("old/x")).unwrap();
+            fs::rename(at("t"), at("old/x")).unwrap();
+        };
+        assert_eq!(listed(dir.path(), around), ["old", "old/x", "old/x/deep", "old/x/g"]);
     }
 
     #[test]
