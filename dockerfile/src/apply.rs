@@ -141,7 +141,8 @@ impl Applier {
         act: impl FnOnce(&Setting) -> Result<()>,
     ) -> Result<()> {
         let key = chained(&self.chain, material);
-        let found = self.setting.cache.as_ref().filter(|_| !self.missed).map(|cache| cache.find(&key));
+        let cache = self.setting.cache.as_ref().filter(|_| !self.missed);
+        let found = cache.map(|cache| cache.find(&key, &self.setting.work));
         let layer = match found {
             Some(Some(Cached(layer))) => {
                 tracing::info!("Using caching version of cmd: {}", step.text);

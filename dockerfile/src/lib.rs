@@ -17,11 +17,13 @@ mod time;
 mod unpack;
 mod users;
 mod words;
+mod work;
 
 pub use apply::{Applied, Applier, Setting, base_of};
 pub use cache::Cache;
 pub use parse::{Dockerfile, Instruction, Step, parse};
 pub use snapshot::{Ignore, Snapshot};
+pub use work::Work;
 
 /// What went wrong, in one sentence; it names the line of the Dockerfile, or the path.
 #[derive(Debug, thiserror::Error)]

@@ -6,12 +6,12 @@
 mod dockerfiles;
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, bail};
-use dockerfile::{Applier, Cache, Ignore, Setting};
+use dockerfile::{Applier, Cache, Ignore, Setting, Work};
 use image::{BlobSource, Digest, Image, Layout, Reference};
 use platform_api::{
     Analyzed, Group,
@@ -44,11 +44,11 @@ pub fn extend(
     let kind = kind_name(i.kind);
     let (base, image) = base(i, analyzed).with_context(|| format!("getting {kind} image to extend"))?;
     let to_apply = dockerfiles::find(i, group).with_context(|| format!("getting {kind}.Dockerfiles"))?;
-    let work = Work::new(&i.kaniko)?;
+    let work = Work::new(&i.kaniko, "work-")?;
     let setting = Setting {
         root: root.to_owned(),
         ignore: Ignore::new(root, &ignored(i))?,
-        work: work.0.clone(),
+        work: work.path().to_owned(),
         cache: Some(Cache { dir: i.kaniko.join("cache").join("layers"), ttl: i.cache_ttl }),
     };
     let digest = base.digest.as_ref().map(|digest| Applier::new(setting, digest));
@@ -94,32 +94,6 @@ fn ignored(i: &ExtenderInputs) -> Vec<PathBuf> {
     let b = &i.builder;
     let cnb = Path::new(names::path::LIFECYCLE).parent().unwrap_or(Path::new("/cnb"));
     vec![b.app.clone(), b.layers.clone(), b.platform.clone(), i.kaniko.clone(), i.extended.clone(), cnb.to_owned()]
-}
-
-/// A directory for layers while they are made; removed however it ends.
-struct Work(PathBuf);
-
-impl Work {
-    fn new(kaniko: &Path) -> anyhow::Result<Self> {
-        fs::create_dir_all(kaniko).with_context(|| format!("create {}", kaniko.display()))?;
-        // The number of the process tells nothing: each container has a process 1, and they may share the directory.
-        for n in 0_u32.. {
-            let dir = kaniko.join(format!("work-{n}"));
-            match fs::create_dir(&dir) {
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {}
-                made => return made.map(|()| Self(dir.clone())).with_context(|| format!("create {}", dir.display())),
-            }
-        }
-        bail!("{} is full of directories of other runs", kaniko.display())
-    }
-}
-
-impl Drop for Work {
-    fn drop(&mut self) {
-        if let Err(error) = fs::remove_dir_all(&self.0) {
-            warn!("Cannot remove {}: {error}", self.0.display());
-        }
-    }
 }
 
 fn apply(
@@ -234,21 +208,4 @@ fn save(image: &Image, extended: &Path) -> anyhow::Result<()> {
     let digest = Layout::digest_of(image)?;
     Layout::put(image, &new.join(digest.as_str()), None)?;
     fs::rename(&new, &run).with_context(|| format!("create {}", run.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Platforms extend build and run image at once, in containers that share the directory; each has process 1.
-    #[test]
-    fn two_at_once_are_not_in_each_others_way() {
-        let kaniko = tempfile::tempdir().unwrap();
-        let (one, other) = (Work::new(kaniko.path()).unwrap(), Work::new(kaniko.path()).unwrap());
-        assert_ne!(one.0, other.0);
-        drop(one);
-        fs::write(other.0.join("layer"), "").unwrap();
-        drop(other);
-        assert_eq!(fs::read_dir(kaniko.path()).unwrap().count(), 0);
-    }
 }

@@ -14,7 +14,7 @@ use nix::errno::Errno;
 
 use super::State;
 use crate::{
-    Error, Ignore, Result, Snapshot,
+    Error, Ignore, Result, Snapshot, Work,
     context::{Context, Found, Lazy},
     copy::Plan,
     layer,
@@ -291,9 +291,8 @@ impl Place {
 
     fn keep(&self) -> Result<()> {
         let Some(path) = &self.kept else { return Ok(()) };
-        let dir = path.parent().unwrap_or(path);
-        fs::create_dir_all(dir).map_err(|e| Error::at("create", dir, &e))?;
-        let new = path.with_extension(std::process::id().to_string());
+        let own = Work::new(path.parent().unwrap_or(path), ".new-")?;
+        let new = own.path().join("tar");
         pack(&self.target, &new)?;
         fs::rename(&new, path).map_err(|e| Error::at("create", path, &e))
     }
