@@ -214,6 +214,22 @@ fn an_extension_switches_the_run_image() {
     }
 }
 
+/// An extension that switches the run image, and then this one.
+fn after_one_that_does_well(generate: &str) -> BuildDirs {
+    let dirs = with_extension("", generate);
+    dirs.extension("first", "0.10", "", "", &generates(&[("run.Dockerfile", RUN_DOCKERFILE)]));
+    dirs.order_with_extensions(&["first acme/ext"], &["bp"]);
+    dirs
+}
+
+/// Neither files of extensions nor the run image that one of them wants.
+fn nothing_is_left(dirs: &BuildDirs) {
+    assert_eq!(dirs.read("layers/analyzed.toml"), ANALYZED);
+    if !may_differ("the reference leaves what extensions that failed have made") {
+        assert_eq!(dirs.list("layers/generated"), [""; 0]);
+    }
+}
+
 #[test]
 fn what_generate_must_not_leave() {
     let rows: &[(&[(&str, &str)], &str)] = &[
@@ -240,8 +256,9 @@ fn what_generate_must_not_leave() {
     ];
     for (files, text) in rows {
         for api in apis() {
-            let dirs = with_extension("", &generates(files));
+            let dirs = after_one_that_does_well(&generates(files));
             let outcome = run(&mut detector(&dirs, api)).exits(92).says("ERROR: failed to build: ");
+            nothing_is_left(&dirs);
             if *text != "extend-config.toml" || !may_differ("the reference does not say which file is malformed") {
                 outcome.says(text);
             }
@@ -257,9 +274,11 @@ fn what_generate_must_not_leave() {
 #[test]
 fn a_generate_that_fails_has_a_code_of_its_own() {
     for api in apis() {
-        let dirs = with_extension("", "echo why; exit 9");
+        let dirs =
+            after_one_that_does_well(&format!("{}echo why; exit 9", generates(&[("run.Dockerfile", RUN_DOCKERFILE)])));
         let outcome = run(&mut detector(&dirs, api)).exits(91).says("why\n").says("failed to build: exit status 9\n");
         assert_eq!(outcome.all().matches("ERROR: ").count(), 1, "{}", outcome.all());
+        nothing_is_left(&dirs);
         assert!(dirs.list("tmp").is_empty(), "{:?}", dirs.list("tmp"));
     }
     // An extension's API is checked like a buildpack's.

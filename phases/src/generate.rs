@@ -15,7 +15,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use buildpack_api::{Context, Env, ExtendConfig, Extension, Kind, RunError, read_toml_bounded};
 use platform_api::{
-    Analyzed, BuildImage, ExitCode, Failure, GroupEntry, Plan, RunImage, RunImages, inputs::DetectorInputs,
+    Analyzed, BuildImage, ExitCode, Failure, Group, GroupEntry, Plan, RunImage, RunImages, inputs::DetectorInputs,
 };
 use tracing::{debug, warn};
 
@@ -35,8 +35,52 @@ const EXTEND_CONFIG: &str = "extend-config.toml";
 ///
 /// # Errors
 /// A [`Failure`] where a `bin/generate` fails (exit code 91) or a Buildpack API is not ours (12). Otherwise: what an
-/// extension made breaks the spec, or cannot be read or copied; the error names the file.
+/// extension made breaks the spec, or cannot be read or copied; the error names the file. Nothing that was generated
+/// stays then.
 pub fn generate(
+    inputs: &DetectorInputs,
+    detected: Detected,
+    analyzed: Analyzed,
+    run: &RunImages,
+) -> anyhow::Result<(Detected, Analyzed)> {
+    let places = places(inputs, &detected.group);
+    let generated = generate_in(&places, inputs, detected, analyzed, run);
+    if generated.is_err() {
+        places.all().for_each(discard);
+    }
+    generated
+}
+
+/// Where what extensions make comes to lie.
+struct Places {
+    /// Each extension has a directory here.
+    output: PathBuf,
+    /// Before Platform API 0.13 extensions wrote elsewhere, and only Dockerfiles and arguments were kept.
+    work: Option<PathBuf>,
+    /// What is kept.
+    kept: Vec<PathBuf>,
+}
+
+impl Places {
+    fn all(&self) -> impl Iterator<Item = &PathBuf> {
+        self.work.iter().chain(&self.kept)
+    }
+}
+
+fn places(inputs: &DetectorInputs, group: &Group) -> Places {
+    let ids = || group.extensions.iter().map(|entry| entry.id.escaped());
+    let generated = &inputs.generated;
+    if inputs.api.generated_contexts() {
+        return Places { output: generated.clone(), work: None, kept: ids().map(|id| generated.join(id)).collect() };
+    }
+    let work = generated.join(".output");
+    let by_kind = [DockerfileKind::Build, DockerfileKind::Run].map(|kind| generated.join(kind.name()));
+    let kept = by_kind.iter().flat_map(|dir| ids().map(|id| dir.join(id))).collect();
+    Places { output: work.clone(), work: Some(work), kept }
+}
+
+fn generate_in(
+    places: &Places,
     inputs: &DetectorInputs,
     detected: Detected,
     analyzed: Analyzed,
@@ -44,10 +88,7 @@ pub fn generate(
 ) -> anyhow::Result<(Detected, Analyzed)> {
     let Detected { group, mut plan } = detected;
     let context = context(inputs, &analyzed);
-    // Before Platform API 0.13 extensions wrote elsewhere, and only Dockerfiles and arguments were kept.
-    let kept_whole = inputs.api.generated_contexts();
-    let work = inputs.generated.join(".output");
-    let output = if kept_whole { &inputs.generated } else { &work };
+    let output = &places.output;
     let mut dockerfiles = Vec::new();
     for entry in &group.extensions {
         entry.supported_api(Kind::Extension)?;
@@ -61,14 +102,14 @@ pub fn generate(
     debug!("Checking run image");
     let analyzed = choose_images(inputs, analyzed, &mut dockerfiles, run);
     debug!("Copying Dockerfiles");
-    for dockerfile in &dockerfiles {
-        if kept_whole {
-            dockerfile.put_aside()?;
-        } else {
-            dockerfile.copy_to(&inputs.generated)?;
-        }
-    }
-    remove_dir(&work)?;
+    let Some(work) = &places.work else {
+        dockerfiles.iter().try_for_each(Dockerfile::put_aside)?;
+        return Ok((Detected { group, plan }, analyzed));
+    };
+    // What an earlier build left is not this one's.
+    places.kept.iter().try_for_each(|dir| remove_dir(dir))?;
+    dockerfiles.iter().try_for_each(|dockerfile| dockerfile.copy_to(&inputs.generated))?;
+    remove_dir(work)?;
     Ok((Detected { group, plan }, analyzed))
 }
 
@@ -154,6 +195,14 @@ fn remove_dir(path: &Path) -> anyhow::Result<()> {
         fs::remove_dir_all(path).with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
+}
+
+/// Removes what an extension that failed has made, or put in its place.
+fn discard(path: &PathBuf) {
+    match fs::remove_dir_all(path).or_else(|_| fs::remove_file(path)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => warn!("Cannot remove {}: {error}", path.display()),
+        _ => {}
+    }
 }
 
 /// An extension without `bin/generate` brings its output along. Links stay links.

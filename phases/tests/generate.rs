@@ -185,14 +185,34 @@ fn what_breaks_the_spec_is_refused() {
         ("rmdir $1", "a is gone", None),
     ] {
         let world = World::new();
+        let mut group = extensions(&world, &[EXTENDS, EXTENDS]);
         world.extension("a", "", &[("generate", body)]);
-        let group = Group { extensions: vec![entry("a")], ..Group::default() };
+        group.extensions.reverse();
         for api in ["0.12", "0.13"] {
             let error = run(&world, api, group.clone()).unwrap_err();
             assert_eq!(code(&error), expected, "{body}: {error:#}");
             assert!(format!("{error:#}").contains(sentence), "{body}: {error:#}");
-            let _ = fs::remove_file(world.path("generated/a"));
-            let _ = fs::remove_dir_all(world.path("generated"));
+            // Nor of the one that did well.
+            let left: Vec<_> = fs::read_dir(world.path("generated")).unwrap().map(|e| e.unwrap().path()).collect();
+            assert!(left.is_empty(), "{body}: {left:?}");
         }
+    }
+}
+
+#[test]
+fn what_an_earlier_build_left_is_gone() {
+    for (api, files) in
+        [("0.12", ["run/a/Dockerfile", "build/a/extend-config.toml"]), ("0.13", ["a/run.Dockerfile", "a/context/file"])]
+    {
+        let world = World::new();
+        for file in files {
+            world.write(&format!("generated/{file}"), "FROM old");
+        }
+        world.write("generated/not/ours", "");
+        run(&world, api, extensions(&world, &[""])).unwrap();
+        for file in files {
+            assert!(!world.exists(&format!("generated/{file}")), "{file}");
+        }
+        assert!(world.exists("generated/not/ours"));
     }
 }
