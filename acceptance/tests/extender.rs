@@ -3,187 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
 
 mod engine;
+mod extender_world;
 
-use std::{
-    fs,
-    os::unix::fs::{PermissionsExt, symlink},
-    path::{Path, PathBuf},
-};
+use std::fs;
 
-use acceptance::{
-    image::LayoutImage,
-    run::{Outcome, as_root, command, executable, run},
-    tree::{
-        Entry::{Bytes, Dir, File, Link},
-        give_to, temp_dir, write, write_buildpack,
-    },
-};
+use acceptance::tree::Entry::File;
 use engine::Engine;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
-use tempfile::TempDir;
-
-const USER: u32 = 1000;
-const TOOLS: [&str; 10] = ["sh", "cat", "rm", "mkdir", "id", "sleep", "echo", "chmod", "touch", "test"];
-const GROUP: &str = r#"
-[[group]]
-id = "acme/bp"
-version = "1.0.0"
-api = "0.10"
-[[group-extensions]]
-id = "acme/one"
-version = "1"
-api = "0.10"
-[[group-extensions]]
-id = "acme/two"
-version = "1"
-api = "0.10"
-"#;
-const BUILD: &str = r#"
-tool; id -u; echo "home $HOME, user $USER"
-printf '[[processes]]\ntype = "web"\ncommand = ["tool"]\n' >"$CNB_LAYERS_DIR/launch.toml"
-"#;
-
-/// The directories of a build, and the image it runs in.
-struct World {
-    dir: TempDir,
-    engine: Engine,
-    image: String,
-    api: &'static str,
-}
-
-impl World {
-    /// With docker; `None`, said on stderr, where a container cannot be had.
-    fn new(name: &str, api: &'static str) -> Option<Self> {
-        Self::with(name, api, |_| Engine::docker())
-    }
-
-    /// `engine` gets the root file system of the base.
-    fn with(name: &str, api: &'static str, engine: impl FnOnce(&Path) -> Option<Engine>) -> Option<Self> {
-        if !as_root() || !Path::new("/bin/busybox").exists() {
-            eprintln!("skipped: needs root and /bin/busybox");
-            return None;
-        }
-        let dir = temp_dir();
-        make_root(&dir.path().join("root"));
-        let engine = engine(&dir.path().join("root"))?;
-        let image = format!("acceptance-extender/{}-{name}", std::process::id());
-        let world = Self { dir, engine, image, api };
-        world.engine.import(&world.path("root"), &world.image, &["USER 1000:1000"]);
-        for dir in ["layers", "workspace", "platform", "kaniko", "cnb/lifecycle"] {
-            world.write(dir, Dir);
-        }
-        fs::copy(executable("extender"), world.path("cnb/lifecycle/extender")).unwrap();
-        write_buildpack(&world.path("cnb/buildpacks"), ("acme/bp", "1.0.0", "0.10"), "", "exit 0", BUILD);
-        world.write("layers/group.toml", File(GROUP));
-        world.write("layers/plan.toml", File(""));
-        world.keep_base();
-        give_to(&world.path("layers"), USER, USER);
-        Some(world)
-    }
-
-    fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().join(path)
-    }
-
-    fn write(&self, path: &str, entry: acceptance::tree::Entry<'_>) {
-        write(self.dir.path(), &[(path, entry)]);
-    }
-
-    /// What a restorer leaves of the base: its manifest and its config, no layer.
-    fn keep_base(&self) {
-        let digest = |bytes: &[u8]| format!("{:x}", Sha256::digest(bytes));
-        let layer = format!("sha256:{}", digest(b"the base's layer"));
-        let config = json!({
-            "architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": [layer]},
-            "config": {"User": "1000:1000", "Env": ["PATH=/bin", "BASE=a=b"], "Labels": {"io.buildpacks.rebasable": "true"}},
-        });
-        let config = config.to_string();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "size": config.len(),
-                "digest": format!("sha256:{}", digest(config.as_bytes()))},
-            "layers": [{"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": 1, "digest": layer}],
-        });
-        let manifest = manifest.to_string();
-        let base = format!("sha256:{}", digest(manifest.as_bytes()));
-        let index = json!({"schemaVersion": 2, "manifests": [{"size": manifest.len(), "digest": base,
-            "mediaType": "application/vnd.oci.image.manifest.v1+json"}]});
-        let at = |name: &str| format!("kaniko/cache/base/{base}/{name}");
-        self.write(&at("oci-layout"), File(r#"{"imageLayoutVersion":"1.0.0"}"#));
-        self.write(&at("index.json"), File(&index.to_string()));
-        self.write(&at(&format!("blobs/sha256/{}", digest(config.as_bytes()))), File(&config));
-        self.write(&at(&format!("blobs/sha256/{}", digest(manifest.as_bytes()))), File(&manifest));
-        let reference = format!("reference = \"a.example/base@{base}\"\n");
-        let analyzed = format!("[build-image]\n{reference}[run-image]\n{reference}extend = true\n");
-        self.write("layers/analyzed.toml", File(&analyzed));
-    }
-
-    /// The Dockerfile of an extension of this kind, after its first two lines.
-    fn dockerfile(&self, extension: &str, kind: &str, text: &str) {
-        let text = format!("ARG base_image\nFROM ${{base_image}}\n{text}\n");
-        let generated = "layers/generated";
-        let path = match self.api {
-            "0.10" | "0.11" | "0.12" => format!("{generated}/{kind}/acme_{extension}/Dockerfile"),
-            _ => format!("{generated}/acme_{extension}/{kind}.Dockerfile"),
-        };
-        self.write(&path, File(&text));
-    }
-
-    /// In a new container of the base.
-    fn extend(&self, kind: &str) -> Outcome {
-        let api = format!("CNB_PLATFORM_API={}", self.api);
-        let mut flags = vec!["--network", "none", "-u", "0", "-e", &api];
-        flags.extend(["-e", "CNB_USER_ID=1000", "-e", "CNB_GROUP_ID=1000", "-e", "CNB_LOG_LEVEL=debug"]);
-        let volumes = ["layers", "workspace", "platform", "kaniko", "cnb"];
-        let volumes = volumes.map(|name| format!("{}:/{name}", self.path(name).display()));
-        flags.extend(volumes.iter().flat_map(|volume| ["-v", volume]));
-        let mut container = self.engine.container(&self.image, &flags);
-        container.arg("/cnb/lifecycle/extender");
-        // Platform APIs before 0.12 extend build images only, and have no such flag.
-        if !["0.10", "0.11"].contains(&self.api) {
-            container.args(["-kind", kind]);
-        }
-        run(&mut container)
-    }
-
-    /// The one image in `<extended>/run`.
-    fn extended(&self) -> LayoutImage {
-        let entries: Vec<_> =
-            fs::read_dir(self.path("layers/extended/run")).unwrap().map(|e| e.unwrap().path()).collect();
-        let [dir] = entries.as_slice() else { panic!("{entries:?}") };
-        let image = LayoutImage::open(dir);
-        assert!(dir.ends_with(image.digest()), "{}", dir.display());
-        image
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        self.engine.remove(&self.image);
-    }
-}
-
-/// busybox, and the libraries that the executable under test asks for.
-fn make_root(root: &Path) {
-    let at = |path: &str| root.join(path.trim_start_matches('/'));
-    for dir in ["bin", "etc", "tmp", "proc", "dev", "root", "home/cnb", "old"] {
-        fs::create_dir_all(at(dir)).unwrap();
-    }
-    fs::copy("/bin/busybox", at("bin/busybox")).unwrap();
-    for tool in TOOLS {
-        symlink("busybox", at("bin").join(tool)).unwrap();
-    }
-    fs::set_permissions(at("tmp"), fs::Permissions::from_mode(0o1777)).unwrap();
-    fs::write(at("old/file"), "old").unwrap();
-    fs::write(at("etc/passwd"), "root:x:0:0::/root:/bin/sh\ncnb:x:1000:1000::/home/cnb:/bin/sh\n").unwrap();
-    fs::write(at("etc/group"), "cnb:x:1000:\n").unwrap();
-    let libraries = run(command("ldd").arg(executable("extender"))).stdout();
-    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-        fs::create_dir_all(at(library).parent().unwrap()).unwrap();
-        fs::copy(library, at(library)).unwrap();
-    }
-}
+use extender_world::World;
 
 #[test]
 fn a_build_sees_what_extensions_installed() {
@@ -283,85 +109,17 @@ fn what_run_mounts_is_in_no_layer() {
     }
 }
 
-/// A link, and a file through it.
-fn evil_tar() -> Vec<u8> {
-    let header = |kind, size| {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(kind);
-        header.set_size(size);
-        header.set_mode(0o644);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(0);
-        header
-    };
-    let mut tar = tar::Builder::new(Vec::new());
-    tar.append_link(&mut header(tar::EntryType::Symlink, 0), "link", "/etc").unwrap();
-    tar.append_data(&mut header(tar::EntryType::Regular, 1), "link/passwd", &b"x"[..]).unwrap();
-    tar.into_inner().unwrap()
-}
-
-/// In a root file system of its own that is no container's: a tmpfs, with nothing that an engine would leave there.
+/// 336 hours, or what the platform says.
 #[test]
-fn outside_of_a_container_it_refuses() {
-    if !as_root() || !Path::new("/bin/busybox").exists() {
-        return;
+fn cached_layers_have_a_time_to_live() {
+    let Some(world) = World::new("ttl", "0.13") else { return };
+    world.dockerfile("one", "run", "USER root\nRUN echo 1 >/one\nUSER 1000");
+    world.extend("run").ok();
+    for (ttl, expected) in
+        [("1h", "Using caching version"), ("0s", "No cached layer found"), ("never", "Using caching")]
+    {
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        world.extend_with("run", &["-e", &format!("CNB_KANIKO_CACHE_TTL={ttl}")]).ok().says(expected);
+        world.holds_nothing_half(ttl);
     }
-    let dir = temp_dir();
-    make_root(&dir.path().join("root"));
-    fs::copy(executable("extender"), dir.path().join("root/bin/extender")).unwrap();
-    let script = r#"mount -t tmpfs box "$1/mnt" && cp -a "$1/root/." "$1/mnt" && mount -t proc proc "$1/mnt/proc" || exit 77
-        exec unshare --root="$1/mnt" /bin/extender -kind run"#;
-    fs::create_dir(dir.path().join("mnt")).unwrap();
-    for (allowed, expected) in [("", "should only be run inside of a container"), ("true", "group.toml")] {
-        let mut call = command("unshare");
-        call.args(["--mount", "--pid", "--fork", "--cgroup", "sh", "-c", script, "sh"]).arg(dir.path());
-        call.env("CNB_PLATFORM_API", "0.13").env("CNB_EXTEND_OUTSIDE_CONTAINER", allowed);
-        let outcome = run(call.env("CNB_USER_ID", "1000").env("CNB_GROUP_ID", "1000"));
-        if outcome.code() == 77 || outcome.stderr().contains("unshare failed") {
-            eprintln!("skipped: no mounts here: {}", outcome.stderr());
-            return;
-        }
-        assert!(outcome.code() != 0);
-        outcome.says(expected);
-    }
-}
-
-#[test]
-fn what_goes_wrong_is_exit_code_102_and_leaves_nothing() {
-    let Some(world) = World::new("hostile", "0.13") else { return };
-    let context = "layers/generated/acme_one/context";
-    world.write(&format!("{context}/file"), File("x"));
-    world.write(&format!("{context}/out"), Link("../../../analyzed.toml"));
-    world.write(&format!("{context}/evil.tar"), Bytes(&evil_tar()));
-    for (text, expected) in [
-        ("USER root\nRUN touch /x", "the final user ID is root (root); please add another extension"),
-        ("USER 0", "the final user ID is 0 (root)"),
-        ("RUN exit 3", "exit status: 3"),
-        ("RUM x", "unknown instruction: RUM"),
-        ("FROM other\nRUN x", "multistage builds are not supported"),
-        ("COPY ../../group.toml /", "forbidden path outside the build context"),
-        ("COPY out /", "forbidden path outside the build context: out leads to"),
-        ("COPY none /", "no such file in the build context"),
-        ("ADD evil.tar /", "leads through a symlink of the same archive"),
-        ("ADD http://127.0.0.1:1/x /", "GET http://127.0.0.1:1/x: "),
-        ("USER root\nRUN rm /bin/sh\nRUN echo", "line 5: RUN echo"),
-        ("USER nobody\nRUN x", "unable to find user nobody"),
-    ] {
-        world.dockerfile("one", "run", text);
-        world.extend("run").exits(102).says(expected);
-        assert!(!world.path("layers/extended/run").exists(), "{text}");
-        assert!(!fs::read_dir(world.path("kaniko")).unwrap().any(|e| e.unwrap().file_name() != "cache"), "{text}");
-    }
-    // Only the first may switch the base.
-    world.dockerfile("one", "run", "LABEL a=b");
-    world.write("layers/generated/acme_two/run.Dockerfile", File("FROM other.example/base\nRUN x\n"));
-    world.extend("run").exits(102).says("FROM other.example/base: it is applied to the image before it");
-    fs::remove_file(world.path("layers/generated/acme_two/run.Dockerfile")).unwrap();
-    // What a RUN leaves running is ended, and no error.
-    world.dockerfile("one", "run", "RUN sleep 1234 & echo started");
-    world.extend("run").ok().says("left running were ended");
-    fs::remove_dir_all(world.path("kaniko/cache/base")).unwrap();
-    world.extend("run").exits(102).says("getting run image to extend");
-    world.extend("none").exits(3);
 }

@@ -33,6 +33,7 @@ impl Engine {
     }
 
     /// `None`, said on stderr, where it cannot run `/bin/sh` of the image that `import` makes under a name.
+    #[allow(dead_code, reason = "not every test asks for it")]
     pub(crate) fn podman(import: impl FnOnce(&Self, &str)) -> Option<Self> {
         let storage = tempfile::tempdir().unwrap();
         let at = |name: &str| storage.path().join(name).display().to_string();
