@@ -14,11 +14,12 @@ use crate::{
     Cache, Dockerfile, Error, Ignore, Instruction, Result, Snapshot, Step,
     cache::{self, Cached},
     context::Lazy,
-    layer, unpack,
+    layer, parse, unpack,
 };
 
 mod content;
 mod mounts;
+mod start;
 mod state;
 
 use state::State;
@@ -90,6 +91,9 @@ impl Applier {
         for step in &dockerfile.steps {
             let failed = |e| Error::new(format!("line {}: {}: {e}", step.line, short(&step.text)));
             self.step(&mut state, step, &context).map_err(failed)?;
+            if matches!(step.instruction, Instruction::From { .. }) {
+                self.triggers(&mut state, step.line, &context).map_err(failed)?;
+            }
         }
         Ok(Applied { image: state.image, warnings: state.warnings })
     }
@@ -104,6 +108,16 @@ impl Applier {
             let file = std::io::BufReader::with_capacity(1 << 20, file);
             unpack::unpack(file, &self.setting.root, unpack::Kind::Layer)?;
             self.snapshot = None;
+        }
+        Ok(())
+    }
+
+    /// Those that `ONBUILD` left in the base.
+    fn triggers(&mut self, state: &mut State<'_>, line: usize, context: &Lazy<'_>) -> Result<()> {
+        for text in state.take_triggers() {
+            let failed = |e| Error::new(format!("ONBUILD {}: {e}", short(&text)));
+            let step = parse::trigger(&text, line).map_err(failed)?;
+            self.step(state, &step, context).map_err(failed)?;
         }
         Ok(())
     }

@@ -1,10 +1,11 @@
 //! `COPY` and `ADD`: files of the context into the file system.
 
 use std::{
+    ffi::OsString,
     fs::{self, File, FileTimes, Permissions},
     io,
     os::unix::fs::{MetadataExt, PermissionsExt, lchown, symlink},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use image::clean_path;
@@ -41,7 +42,7 @@ impl Plan {
     /// Naming the file that could not be read or written.
     pub(crate) fn run(&self, context: &Context, root: &Path) -> Result<()> {
         let count = self.sources.len() + self.fetched.len() + self.documents.len();
-        let target = root.join(self.destination.trim_start_matches('/'));
+        let target = within(root, Path::new(&self.destination))?;
         let into = self.destination.ends_with('/') || target.is_dir();
         if count > 1 && !into {
             let text = "with more than one source file, the destination must be a directory and end with a /";
@@ -175,9 +176,42 @@ fn give_way(to: &Path) -> io::Result<()> {
     }
 }
 
+/// Where a path leads in the file system at `root`, its symlinks followed: to what need not be there.
+///
+/// # Errors
+/// They lead round and round.
+pub(crate) fn within(root: &Path, path: &Path) -> Result<PathBuf> {
+    /// As the kernel has it.
+    const LINKS: usize = 40;
+    let mut links = 0;
+    let mut found = root.to_owned();
+    let mut parts: Vec<OsString> = path.iter().rev().map(OsString::from).collect();
+    while let Some(part) = parts.pop() {
+        match Path::new(&part).components().next() {
+            Some(Component::Normal(part)) => found.push(part),
+            Some(Component::ParentDir) if found != root => {
+                found.pop();
+            }
+            _ => {}
+        }
+        if let Some(link) = fs::read_link(&found).ok().filter(|_| found != root) {
+            links += 1;
+            if links > LINKS {
+                return Err(Error::at("follow", path, &"too many levels of symbolic links"));
+            }
+            found.pop();
+            if link.is_absolute() {
+                root.clone_into(&mut found);
+            }
+            parts.extend(link.iter().rev().map(OsString::from));
+        }
+    }
+    Ok(found)
+}
+
 /// A destination seen from the working directory. Its end stays: it may say that it is a directory.
 pub(crate) fn destination(workdir: &str, text: &str) -> String {
-    let is_dir = text.ends_with('/') || text == "." || text.ends_with("/.") || text.ends_with("..");
+    let is_dir = text.ends_with('/') || text == "." || text.is_empty();
     let path = clean_path(&PathBuf::from("/").join(workdir).join(text));
     let path = path.display().to_string();
     if is_dir && path != "/" { format!("{path}/") } else { path }

@@ -7,7 +7,7 @@
 mod arguments;
 mod lines;
 
-use arguments::{arguments, command, copy, flags, from, healthcheck, json, pairs, words};
+use arguments::{arguments, command, copy, flags, from, healthcheck, json, onbuild, pairs, words};
 use lines::{collect_documents, escape_of, full_text, is_skipped, join};
 
 use crate::{Error, Result};
@@ -150,6 +150,12 @@ pub fn parse(text: &str) -> Result<Dockerfile> {
     Ok(Dockerfile { escape, steps })
 }
 
+/// An instruction that `ONBUILD` left in a base image, as if it stood in this line.
+pub(crate) fn trigger(text: &str, line: usize) -> Result<Step> {
+    let instruction = instruction(text.trim(), '\\', Vec::new())?;
+    Ok(Step { line, text: text.to_owned(), instruction })
+}
+
 fn check_order(steps: &[Step]) -> Result<()> {
     if steps.is_empty() {
         return Err(Error::new("file with no instructions"));
@@ -184,9 +190,9 @@ fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<In
         "LABEL" => Instruction::Label(pairs("LABEL", rest, escape)?),
         "RUN" => {
             let (flags, rest) = flags(rest);
-            Instruction::Run { flags, command: command(rest), documents }
+            Instruction::Run { flags, command: command(rest)?, documents }
         }
-        "SHELL" => match json(rest) {
+        "SHELL" => match json(rest)? {
             Some(words) if !words.is_empty() => Instruction::Shell(words),
             _ => return Err(Error::new("SHELL requires the arguments to be in JSON form")),
         },
@@ -194,13 +200,13 @@ fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<In
         "WORKDIR" => Instruction::Workdir(rest.to_owned()),
         "COPY" => Instruction::Copy(copy("COPY", rest, documents, escape)?),
         "ADD" => Instruction::Add(copy("ADD", rest, documents, escape)?),
-        "CMD" => Instruction::Cmd(command(rest)),
-        "ENTRYPOINT" => Instruction::Entrypoint(command(rest)),
+        "CMD" => Instruction::Cmd(command(rest)?),
+        "ENTRYPOINT" => Instruction::Entrypoint(command(rest)?),
         "EXPOSE" => Instruction::Expose(words(rest)),
-        "VOLUME" => Instruction::Volume(json(rest).unwrap_or_else(|| words(rest))),
+        "VOLUME" => Instruction::Volume(json(rest)?.unwrap_or_else(|| words(rest))),
         "STOPSIGNAL" => Instruction::Stopsignal(rest.to_owned()),
         "HEALTHCHECK" => healthcheck(rest)?,
-        "ONBUILD" => Instruction::Onbuild(rest.to_owned()),
+        "ONBUILD" => onbuild(rest)?,
         "MAINTAINER" => Instruction::Maintainer(rest.to_owned()),
         _ => return Err(Error::new(format!("unknown instruction: {keyword}"))),
     })
@@ -350,6 +356,10 @@ mod tests {
             ("FROM a\nSHELL sh", "line 2: SHELL requires the arguments to be in JSON form"),
             ("FROM a\nENV x=1 y", "line 2: can't find = in \"y\""),
             ("FROM a\nENV x", "line 2: ENV must have two arguments"),
+            ("FROM a\nONBUILD onbuild RUN x", "line 2: ONBUILD is not allowed as a trigger of ONBUILD"),
+            ("FROM a\nONBUILD FROM x", "line 2: FROM is not allowed as a trigger of ONBUILD"),
+            ("FROM a\nRUN [1, \"x\"]", "line 2: arrays must be of strings only"),
+            ("FROM a\nCMD [{}]", "line 2: arrays must be of strings only"),
             ("FROM a\nHEALTHCHECK x", "line 2: unknown type \"X\" in HEALTHCHECK"),
             ("FROM a\nHEALTHCHECK CMD", "line 2: missing command after HEALTHCHECK CMD"),
             ("FROM a\nHEALTHCHECK NONE x", "line 2: HEALTHCHECK NONE takes no arguments"),

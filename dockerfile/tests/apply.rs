@@ -58,7 +58,9 @@ ARG b=${a}2
 ENV a=env e="$a $b"
 ENV a=again c=$a
 LABEL "x y"="$given" z=$e
-RUN echo "$a|$b|$c|$e|$given|$FROM_BASE|$HOME" >/out
+ARG twice=1
+ARG twice
+RUN echo "$a|$b|$c|$e|$given|$FROM_BASE|$HOME|$twice" >/out
 WORKDIR /w
 WORKDIR sub
 USER cnb
@@ -84,13 +86,15 @@ script
 E
 CMD x y
 HEALTHCHECK --interval=3s --retries=2 CMD ok $a
-EXPOSE 80 ${none:-90/udp}
+ARG more="81 5000-5002/UDP"
+EXPOSE 80 ${none:-90/udp} $more $none
+STOPSIGNAL ${stop:-quit}
 "#,
             &[("given", "by caller"), ("unknown", "x")],
         )
         .unwrap();
     let config = &image.config;
-    assert_eq!(world.read("out"), "again|12|env|1 12|by caller|yes|/root\n");
+    assert_eq!(world.read("out"), "again|12|env|1 12|by caller|yes|/root|\n");
     assert_eq!(world.read("tmp/id"), "1000\n1001\n1001 4\n/home/cnb /w/sub/own\n");
     assert_eq!(world.read("exec"), "$a /bin/sh\n");
     assert_eq!(world.read("here"), "here\nagain\n");
@@ -99,13 +103,38 @@ EXPOSE 80 ${none:-90/udp}
     assert_eq!(config.label("z"), Some("1 12"));
     assert_eq!((config.user.as_str(), config.working_dir.as_str()), ("0", "/w/sub/own"));
     assert_eq!(config.cmd, ["/bin/sh", "-e", "-c", "x y"]);
-    assert_eq!(config.rest_of_config["ExposedPorts"], serde_json::json!({"80/tcp": {}, "90/udp": {}}));
+    assert_eq!(
+        config.rest_of_config["ExposedPorts"],
+        serde_json::json!({"80/tcp": {}, "81/tcp": {}, "90/udp": {}, "5000/udp": {}, "5001/udp": {}, "5002/udp": {}})
+    );
+    assert_eq!(config.rest_of_config["StopSignal"], "quit");
     assert_eq!(
         config.rest_of_config["Healthcheck"],
         serde_json::json!({"Test": ["CMD-SHELL", "ok $a"], "Interval": 3_000_000_000_u64, "Retries": 2})
     );
     assert_eq!(world.root().join("w/sub/own").metadata().unwrap().uid(), 1000);
     assert!(!config.env.iter().any(|e| e.starts_with("b=")), "{:?}", config.env);
+}
+
+/// What a Dockerfile leaves for those that begin with its image.
+#[test]
+fn triggers_of_the_base() {
+    let Some(mut world) = World::new() else { return };
+    world.context("a.txt", "a");
+    let text =
+        "ARG x=1\nONBUILD RUN echo $x >/triggered\nONBUILD COPY a.txt /\nONBUILD USER cnb\nRUN test ! -e /triggered";
+    world.image = world.apply(text, &[]).unwrap();
+    assert_eq!(world.image.config.rest_of_config["OnBuild"].as_array().unwrap().len(), 3);
+    let image = world.apply("RUN id -u >/tmp/id", &[]).unwrap();
+    assert_eq!((world.read("triggered"), world.read("a.txt")), ("\n".to_owned(), "a".to_owned()));
+    assert_eq!((world.read("tmp/id").as_str(), image.config.user.as_str()), ("1000\n", "cnb"));
+    let history: Vec<_> = image.config.history.iter().filter_map(|h| h.created_by.as_deref()).collect();
+    assert_eq!(history, ["RUN echo $x >/triggered", "COPY a.txt /", "RUN id -u >/tmp/id"]);
+    assert_eq!(image.config.rest_of_config.get("OnBuild"), None);
+    // Not ours to have parsed.
+    world.image.config.rest_of_config.insert("OnBuild".to_owned(), serde_json::json!(["RUM x"]));
+    let error = world.apply("RUN true", &[]).unwrap_err().to_string();
+    assert_eq!(error, "line 2: FROM ${base_image}: ONBUILD RUM x: unknown instruction: RUM");
 }
 
 #[test]
@@ -185,6 +214,35 @@ fn the_cache_brings_back_what_was_made() {
     world.context("file", "other");
     world.apply(text, &[("build_id", "b2"), ("x", "1")]).unwrap();
     assert_eq!(world.read("last"), "otherb2\n");
+}
+
+#[test]
+fn destinations_are_where_links_lead() {
+    let Some(world) = World::new() else { return };
+    world.context("a.txt", "a");
+    world.context("d/b.txt", "b");
+    world.context("d/file", "new");
+    for (link, to) in
+        [("file", "data/old/file"), ("none", "/data/none"), ("dir", "/data/./old/.."), ("no-dir", "data/x")]
+    {
+        symlink(to, world.root().join(link)).unwrap();
+    }
+    symlink("/data/old/file", world.root().join("data/file")).unwrap();
+    symlink("loop", world.root().join("loop")).unwrap();
+    let text = "COPY a.txt /file\nCOPY a.txt /none\nCOPY a.txt /dir\nCOPY a.txt /no-dir/sub/\nWORKDIR /dir/w\nCOPY a.txt .\n\
+                COPY a.txt ../up\nCOPY a.txt /name/.\nCOPY d /dir";
+    world.apply(text, &[]).unwrap();
+    for file in ["data/old/file", "data/none", "data/a.txt", "data/x/sub/a.txt", "data/w/a.txt", "data/up", "name"] {
+        assert_eq!(world.read(file), "a", "{file}");
+    }
+    for link in ["file", "none", "dir", "no-dir"] {
+        assert!(world.root().join(link).is_symlink(), "{link}");
+    }
+    // What goes into a directory takes the place of a link there.
+    assert_eq!((world.read("data/file"), world.read("data/b.txt")), ("new".into(), "b".into()));
+    assert!(!world.root().join("data/file").is_symlink());
+    let error = world.apply("COPY a.txt /loop/x", &[]).unwrap_err().to_string();
+    assert!(error.contains("follow /loop/x: too many levels of symbolic links"), "{error}");
 }
 
 /// A web server for as many requests as there are answers (head and body); what was asked for comes back at the end.

@@ -110,6 +110,13 @@ fn bad_ones_are_refused() {
         ("ADD --checksum=sha256:1 file /", "--checksum=sha256:1"),
         ("COPY file bad.tar.zst /one", "must be a directory"),
         ("FROM other", "multistage builds are not supported"),
+        ("EXPOSE abc", "line 3: EXPOSE abc: invalid port: abc"),
+        ("EXPOSE 80/icmp", "invalid protocol: icmp"),
+        ("EXPOSE 90-80", "invalid port: 90-80"),
+        ("EXPOSE 65536", "invalid port: 65536"),
+        ("EXPOSE 80:", "invalid port: 80:"),
+        ("STOPSIGNAL NOPE", "invalid signal: NOPE"),
+        ("STOPSIGNAL 0", "invalid signal: 0"),
         ("ADD up.tar /data/", "leads upwards"),
         ("ADD hard.tar /data/", "No such file"),
     ] {

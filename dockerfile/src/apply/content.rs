@@ -15,7 +15,7 @@ use super::{
 use crate::{
     Error, Result, Step,
     context::Context,
-    copy::{Plan, destination},
+    copy::{Plan, destination, within},
     fetch::{self, Fetched},
     parse::{Command, Copy, Document, Flag},
     run::Run,
@@ -111,7 +111,8 @@ impl Applier {
         let material = format!("{}\0{user}", dir.display());
         self.change(state, step, &[b"WORKDIR", material.as_bytes()], |Setting { root, .. }| {
             let user = users::find(root, &user)?;
-            for made in make_dirs(root, &[dir])? {
+            let dir = within(root, &dir)?;
+            for made in make_dirs(root, &[dir.strip_prefix(root).unwrap_or(&dir).to_owned()])? {
                 lchown(&made, Some(user.uid), Some(user.gid)).map_err(|e| Error::at("chown", &made, &e))?;
             }
             Ok(())

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use image::{Image, clean_path};
 use serde_json::{Map, Value, json};
 
+use super::start;
 use crate::{
     Dockerfile, Error, Instruction, Result,
     parse::{Command, Healthcheck},
@@ -119,6 +120,13 @@ impl<'a> State<'a> {
         Ok(())
     }
 
+    /// What the base wants to be done by who begins with it. It wants so once.
+    pub(super) fn take_triggers(&mut self) -> Vec<String> {
+        let triggers = self.image.config.rest_of_config.remove("OnBuild");
+        let triggers = triggers.iter().filter_map(Value::as_array).flatten();
+        triggers.filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
     /// What containers are started with.
     fn configure_start(&mut self, instruction: &Instruction) -> Result<()> {
         match instruction {
@@ -134,10 +142,11 @@ impl<'a> State<'a> {
                 }
             }
             Instruction::Expose(ports) => {
-                for port in ports {
-                    let port = self.expand(port)?;
-                    let port = if port.contains('/') { port } else { format!("{port}/tcp") };
-                    self.add("ExposedPorts", port);
+                for text in ports {
+                    // A variable may have several, or none.
+                    for text in self.expand(text)?.split_whitespace() {
+                        start::ports(text)?.into_iter().for_each(|port| self.add("ExposedPorts", port));
+                    }
                 }
             }
             Instruction::Volume(paths) => {
@@ -148,6 +157,7 @@ impl<'a> State<'a> {
             }
             Instruction::Stopsignal(signal) => {
                 let signal = self.expand(signal)?;
+                start::check_signal(&signal)?;
                 self.set("StopSignal", json!(signal));
             }
             Instruction::Onbuild(text) => {
@@ -185,9 +195,11 @@ impl<'a> State<'a> {
             (None, Some(default)) => Some(self.expand(default)?),
             (None, None) => self.global.as_ref().and_then(|global| global.get(&name).cloned()),
         };
-        if let Some(value) = value {
-            self.args.insert(name, value);
-        }
+        match value {
+            Some(value) => self.args.insert(name, value),
+            // Declared once more, it has lost what it had.
+            None => self.args.remove(&name),
+        };
         Ok(())
     }
 

@@ -34,12 +34,24 @@ pub(super) fn flags(mut rest: &str) -> (Vec<Flag>, &str) {
     (flags, rest)
 }
 
-pub(super) fn json(text: &str) -> Option<Vec<String>> {
-    text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
+/// An array of strings; `None`: it is no array at all.
+pub(super) fn json(text: &str) -> Result<Option<Vec<String>>> {
+    let values = text.starts_with('[').then(|| serde_json::from_str::<Vec<serde_json::Value>>(text).ok()).flatten();
+    let wrong = || Error::new("arrays must be of strings only");
+    let string = |value: serde_json::Value| value.as_str().map(str::to_owned).ok_or_else(wrong);
+    values.map(|values| values.into_iter().map(string).collect()).transpose()
 }
 
-pub(super) fn command(text: &str) -> Command {
-    json(text).map_or_else(|| Command::Shell(text.to_owned()), Command::Exec)
+pub(super) fn command(text: &str) -> Result<Command> {
+    Ok(json(text)?.map_or_else(|| Command::Shell(text.to_owned()), Command::Exec))
+}
+
+pub(super) fn onbuild(rest: &str) -> Result<Instruction> {
+    let keyword = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
+    if ["ONBUILD", "FROM", "MAINTAINER"].contains(&keyword.as_str()) {
+        return Err(Error::new(format!("{keyword} is not allowed as a trigger of ONBUILD")));
+    }
+    Ok(Instruction::Onbuild(rest.to_owned()))
 }
 
 /// `name=value …`, or `name value` where the first word has no `=`.
@@ -71,7 +83,7 @@ pub(super) fn arguments(rest: &str, escape: char) -> Result<Vec<(String, Option<
 
 pub(super) fn copy(keyword: &str, rest: &str, documents: Vec<Document>, escape: char) -> Result<Copy> {
     let (flags, rest) = flags(rest);
-    let mut sources = json(rest).unwrap_or_else(|| words(rest));
+    let mut sources = json(rest)?.unwrap_or_else(|| words(rest));
     let destination = sources.pop().unwrap_or_default();
     if sources.is_empty() {
         return Err(Error::new(format!("{keyword} requires at least two arguments")));
@@ -88,7 +100,7 @@ pub(super) fn healthcheck(rest: &str) -> Result<Instruction> {
     match kind.to_ascii_uppercase().as_str() {
         "NONE" if flags.is_empty() && command_text.trim().is_empty() => return Ok(Instruction::Healthcheck(check)),
         "NONE" => return Err(Error::new("HEALTHCHECK NONE takes no arguments")),
-        "CMD" if !command_text.trim().is_empty() => check.command = Some(command(command_text.trim())),
+        "CMD" if !command_text.trim().is_empty() => check.command = Some(command(command_text.trim())?),
         "CMD" => return Err(Error::new("missing command after HEALTHCHECK CMD")),
         other => return Err(Error::new(format!("unknown type {other:?} in HEALTHCHECK (try CMD)"))),
     }
