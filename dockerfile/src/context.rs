@@ -78,7 +78,7 @@ impl Context {
     }
 
     /// Whether `.dockerignore` leaves it out.
-    pub(crate) fn excludes(&self, path: &Path) -> bool {
+    fn excludes(&self, path: &Path) -> bool {
         let Ok(relative) = path.strip_prefix(&self.dir) else { return false };
         if relative.as_os_str().is_empty() {
             return false;
@@ -87,9 +87,24 @@ impl Context {
         self.rules.iter().rev().find(fits).is_some_and(|rule| rule.excludes)
     }
 
-    /// Whether something below an excluded directory may be included again.
-    pub(crate) fn has_exceptions(&self) -> bool {
-        self.rules.iter().any(|rule| !rule.excludes)
+    /// Whether `.dockerignore` leaves it in; of a directory that it leaves out, whether something below is an exception.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub(crate) fn includes(&self, path: &Path) -> io::Result<bool> {
+        if !self.excludes(path) {
+            return Ok(true);
+        }
+        let has_exceptions = self.rules.iter().any(|rule| !rule.excludes);
+        if !has_exceptions || !path.symlink_metadata()?.is_dir() {
+            return Ok(false);
+        }
+        for entry in sorted(path)? {
+            if self.includes(&entry)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// The files a source of `COPY` or `ADD` names, sorted.
@@ -137,7 +152,7 @@ impl Context {
                 Err(error) if path.symlink_metadata().is_ok() => return Err(error),
                 Err(_) => continue,
             };
-            if !self.excludes(&path) || real.is_dir() && self.has_exceptions() {
+            if self.includes(&path).map_err(|e| Error::at("read", &path, &e))? {
                 files.push(Found { name: path.file_name().unwrap_or_default().to_owned(), path: real });
             }
         }
@@ -172,7 +187,7 @@ impl Context {
         hash.update(found.mode().to_le_bytes());
         if found.is_dir() {
             for entry in sorted(path)? {
-                if !self.excludes(&entry) || entry.is_dir() && self.has_exceptions() {
+                if self.includes(&entry)? {
                     hash.update([1]);
                     hash.update(entry.file_name().unwrap_or_default().as_bytes());
                     hash.update([0]);
@@ -310,6 +325,23 @@ mod tests {
             let error = Context::open(dir.path()).unwrap_err().to_string();
             assert!(error.contains("/.dockerignore: ") && error.contains(expected), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn exceptions_bring_their_directories_only() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["a/x", "b/c/keep", "b/d/y", "e/y"] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        fs::write(dir.path().join(".dockerignore"), "*\n!b/c/keep\n!e\ne/y\n").unwrap();
+        let context = Context::open(dir.path()).unwrap();
+        let includes = |path: &&str| context.includes(&context.dir.join(path)).unwrap();
+        let all = [".", "a", "a/x", "b", "b/c", "b/c/keep", "b/d", "b/d/y", "e", "e/y"];
+        assert_eq!(all.iter().copied().filter(includes).collect::<Vec<_>>(), [".", "b", "b/c", "b/c/keep", "e"]);
+        assert!(context.find("a").unwrap_err().to_string().contains("excluded by .dockerignore"));
+        assert_eq!(context.find("b").unwrap().len(), 1);
     }
 
     #[test]

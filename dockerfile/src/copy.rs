@@ -127,12 +127,11 @@ impl Plan {
     fn copy_dir(&self, context: &Context, from: &Path, to: &Path) -> io::Result<()> {
         for source in sorted(from)? {
             let target = to.join(source.file_name().unwrap_or_default());
-            let is_dir = source.symlink_metadata()?.is_dir();
-            if context.excludes(&source) && !(is_dir && context.has_exceptions()) {
+            if !context.includes(&source)? {
                 continue;
             }
             let failed = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", source.display()));
-            if is_dir {
+            if source.symlink_metadata()?.is_dir() {
                 if !target.is_dir() {
                     give_way(&target).map_err(failed)?;
                     fs::create_dir(&target).map_err(failed)?;
