@@ -109,6 +109,32 @@ fn what_run_mounts_is_in_no_layer() {
     }
 }
 
+/// As platforms do it: two containers on the same directories, each with its process 1, and layers that both make.
+#[test]
+fn both_images_at_once() {
+    let Some(world) = World::new("both", "0.13") else { return };
+    let same: Vec<String> = (0..4).map(|n| format!("RUN echo {n} >/same-{n}")).collect();
+    for kind in ["run", "build"] {
+        world.dockerfile("one", kind, &format!("USER root\n{}\nUSER 1000", same.join("\n")));
+    }
+    for _ in 0..3 {
+        world.clear();
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| world.extend("run").ok());
+            world.extend("build").ok();
+            run.join().unwrap();
+        });
+        world.holds_nothing_half("both at once");
+        let image = world.extended();
+        assert_eq!(image.diff_ids().len(), 5);
+        image.validate();
+    }
+    for kind in ["run", "build"] {
+        let outcome = world.extend(kind).ok().says("Using caching version of cmd: RUN echo 0");
+        assert!(!outcome.all().contains("Not caching"), "{}", outcome.all());
+    }
+}
+
 /// 336 hours, or what the platform says.
 #[test]
 fn cached_layers_have_a_time_to_live() {
