@@ -13,10 +13,11 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use image::{TarEntry, TarReader};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat};
-use tar::{Archive, Entry, EntryType};
+use tar::EntryType;
 
-use crate::{Error, Result, layer::XATTR};
+use crate::{Error, Result};
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -36,13 +37,11 @@ pub(crate) enum Kind {
 /// The tar is malformed, or leads out of `dir` by `..` or by a symlink it brings itself.
 pub(crate) fn unpack(tar: impl Read, dir: &Path, kind: Kind) -> Result<()> {
     let mut unpacking = Unpacking { dir, kind, links: HashSet::new(), dirs: Vec::new() };
-    let mut archive = Archive::new(tar);
+    let mut tar = TarReader::new(tar);
     let failed = |e: io::Error| Error::at("unpack into", dir, &e);
-    for entry in archive.entries().map_err(failed)? {
-        let mut entry = entry.map_err(failed)?;
-        let name = entry.path_bytes().into_owned();
-        let name = Path::new(OsStr::from_bytes(&name));
-        unpacking.put(&mut entry, name).map_err(|e| Error::at("unpack", name, &e))?;
+    while let Some(entry) = tar.next_entry().map_err(failed)? {
+        let name = Path::new(OsStr::from_bytes(&entry.name));
+        unpacking.put(&entry, &mut tar.content(&entry)).map_err(|e| Error::at("unpack", name, &e))?;
     }
     // Last, for putting files into a directory changes its time.
     for (path, mtime) in unpacking.dirs.iter().rev() {
@@ -64,12 +63,9 @@ fn refuse<T>(why: &str) -> io::Result<T> {
 }
 
 impl Unpacking<'_> {
-    fn put<R: Read>(&mut self, entry: &mut Entry<'_, R>, name: &Path) -> io::Result<()> {
-        let kind = entry.header().entry_type();
-        if kind == EntryType::XGlobalHeader {
-            return Ok(());
-        }
-        let Some(path) = self.place(name)? else { return Ok(()) };
+    fn put(&mut self, entry: &TarEntry, content: &mut impl Read) -> io::Result<()> {
+        let kind = entry.kind;
+        let Some(path) = self.place(Path::new(OsStr::from_bytes(&entry.name)))? else { return Ok(()) };
         let file_name = path.file_name().unwrap_or_default().as_bytes().to_vec();
         if self.kind == Kind::Layer && file_name.starts_with(WHITEOUT) {
             return whiteout(&path, &file_name);
@@ -86,10 +82,9 @@ impl Unpacking<'_> {
             // A directory gives way only to what a layer says is in its place.
             remove(&path, self.kind == Kind::Layer || kind == EntryType::Directory)?;
         }
-        let link = entry.link_name_bytes().map(|l| PathBuf::from(OsStr::from_bytes(&l)));
-        let link = || link.clone().map_or_else(|| refuse("a link to nowhere"), Ok);
-        // What is left blank is 0, to those who write tars and to others who read them.
-        let mode = or_blank(&entry.header().as_old().mode, entry.header().mode())? & 0o7777;
+        let link =
+            || entry.link.as_ref().map_or_else(|| refuse("a link to nowhere"), |l| Ok(Path::new(OsStr::from_bytes(l))));
+        let mode = Mode::from_raw_mode(entry.mode);
         match kind {
             EntryType::Directory => {
                 if !path.is_dir() {
@@ -101,65 +96,40 @@ impl Unpacking<'_> {
                 self.links.insert(path.clone());
             }
             EntryType::Link => {
-                let to = self.place(&link()?)?.map_or_else(|| refuse("a hard link to the directory itself"), Ok)?;
+                let to = self.place(link()?)?.map_or_else(|| refuse("a hard link to the directory itself"), Ok)?;
                 return fs::hard_link(to, &path);
             }
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-                io::copy(entry, &mut File::create_new(&path)?)?;
+            EntryType::Regular => {
+                io::copy(content, &mut File::create_new(&path)?)?;
             }
-            EntryType::Fifo => mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(mode), 0)?,
+            EntryType::Fifo => mknodat(CWD, &path, FileType::Fifo, mode, 0)?,
             EntryType::Char | EntryType::Block => {
                 let kind = if kind == EntryType::Char { FileType::CharacterDevice } else { FileType::BlockDevice };
-                let number = |n: io::Result<Option<u32>>| n.map(Option::unwrap_or_default);
-                let device = makedev(number(entry.header().device_major())?, number(entry.header().device_minor())?);
-                mknodat(CWD, &path, kind, Mode::from_raw_mode(mode), device)?;
+                mknodat(CWD, &path, kind, mode, makedev(entry.device.0, entry.device.1))?;
             }
             other => return refuse(&format!("unknown file type {}", other.as_byte())),
         }
-        self.set_metadata(entry, &path, kind, mode)
+        self.set_metadata(entry, &path)
     }
 
-    fn set_metadata<R: Read>(
-        &mut self,
-        entry: &mut Entry<'_, R>,
-        path: &Path,
-        kind: EntryType,
-        mode: u32,
-    ) -> io::Result<()> {
-        let old = entry.header().as_old();
-        let own = (or_blank(&old.uid, entry.header().uid())?, or_blank(&old.gid, entry.header().gid())?);
-        let mut owner = (u32::try_from(own.0).unwrap_or_default(), u32::try_from(own.1).unwrap_or_default());
-        let mut xattrs = Vec::new();
-        if let Some(records) = entry.pax_extensions()? {
-            for record in records.flatten() {
-                let number = || record.value().ok().and_then(|v| v.parse().ok());
-                match record.key().unwrap_or_default() {
-                    "uid" => owner.0 = number().unwrap_or(owner.0),
-                    "gid" => owner.1 = number().unwrap_or(owner.1),
-                    key => {
-                        if let Some(name) = key.strip_prefix(XATTR) {
-                            xattrs.push((name.to_owned(), record.value_bytes().to_vec()));
-                        }
-                    }
-                }
-            }
-        }
+    fn set_metadata(&mut self, entry: &TarEntry, path: &Path) -> io::Result<()> {
+        let id = |id: u64| u32::try_from(id).unwrap_or_default();
+        let mut owner = (id(entry.uid), id(entry.gid));
         if let Kind::Archive(Some(given)) = self.kind {
             owner = given;
         }
         lchown(path, Some(owner.0), Some(owner.1))?;
-        if kind == EntryType::Symlink {
+        if entry.kind == EntryType::Symlink {
             return Ok(());
         }
         // After the owner: a change of owner takes away set-user-ID bits and capabilities.
-        fs::set_permissions(path, Permissions::from_mode(mode))?;
-        for (name, value) in xattrs {
-            rustix::fs::lsetxattr(path, name.as_str(), &value, XattrFlags::empty())?;
+        fs::set_permissions(path, Permissions::from_mode(entry.mode))?;
+        for (name, value) in entry.xattrs() {
+            rustix::fs::lsetxattr(path, name, value, XattrFlags::empty())?;
         }
-        let mtime = or_blank(&entry.header().as_old().mtime, entry.header().mtime())?;
-        match kind {
-            EntryType::Directory => self.dirs.push((path.to_owned(), mtime)),
-            EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => set_time(path, mtime)?,
+        match entry.kind {
+            EntryType::Directory => self.dirs.push((path.to_owned(), entry.mtime)),
+            EntryType::Regular => set_time(path, entry.mtime)?,
             _ => {}
         }
         Ok(())
@@ -191,10 +161,6 @@ impl Unpacking<'_> {
         }
         Ok(Some(path.join(last)))
     }
-}
-
-fn or_blank<T: Default>(field: &[u8], number: io::Result<T>) -> io::Result<T> {
-    if field.iter().all(|b| *b == 0 || *b == b' ') { Ok(T::default()) } else { number }
 }
 
 fn whiteout(path: &Path, name: &[u8]) -> io::Result<()> {
