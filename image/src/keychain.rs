@@ -130,6 +130,12 @@ impl Keychain {
         }
     }
 
+    /// Whether there are credentials for anything of this registry (`host`).
+    pub(crate) fn knows(&self, registry: &str) -> bool {
+        let registry = normalise(registry);
+        self.lock().keys().any(|key| host_of(key) == registry)
+    }
+
     /// Where the credentials of a registry come from: a variable, a file, an executable. `None`: there are none.
     pub fn source(&self, registry: &str) -> Option<String> {
         find(&self.lock(), &normalise(registry)).map(|entry| entry.source.clone())

@@ -1,20 +1,11 @@
 //! Saving an image under its names.
 
-use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
-};
+use std::thread;
 
 use crate::{
-    Blob, Error, Image, ImageId, Layout, Reference, Registry, Result, SaveResult, Saved,
+    Error, Image, ImageId, Layout, Reference, Registry, Result, SaveResult, Saved,
     manifest::{Documents, manifest_type},
 };
-
-/// Blobs looked for, mounted or copied at once.
-const BLOBS_AT_ONCE: usize = 4;
 
 /// Blobs, config, manifest; for further tags of one repository the manifest only.
 pub(crate) fn to_registry(registry: &Registry, image: &Image, names: &[String]) -> Result<Saved> {
@@ -56,28 +47,12 @@ pub(crate) fn to_registry(registry: &Registry, image: &Image, names: &[String]) 
 
 /// Makes the repository have everything the manifest names.
 fn fill(registry: &Registry, image: &Image, documents: &Documents, to: &Reference) -> Result<()> {
-    let blobs: Vec<&Blob> = image.layers.iter().filter_map(|layer| layer.blob.as_ref()).collect();
-    let next = AtomicUsize::new(0);
-    let failure: Mutex<Option<Error>> = Mutex::new(None);
-    let first_failure = |error| {
-        failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-    };
     thread::scope(|scope| {
-        for _ in 0..BLOBS_AT_ONCE.min(blobs.len()) {
-            scope.spawn(|| {
-                while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if let Err(error) = registry.ensure_blob(to, blob) {
-                        first_failure(error);
-                        next.store(blobs.len(), Ordering::Relaxed);
-                    }
-                }
-            });
-        }
-        if let Err(error) = registry.upload_bytes(to, &documents.config) {
-            first_failure(error);
-        }
-    });
-    failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        let layers = scope.spawn(|| registry.ensure_layers(to, image));
+        let config = registry.upload_bytes(to, &documents.config);
+        let panicked = |_| Err(Error::Remote("filling a repository: a thread panicked".to_string()));
+        layers.join().unwrap_or_else(panicked).and(config.map(drop))
+    })
 }
 
 /// One layout directory per name.

@@ -164,3 +164,33 @@ fn one_tag_that_fails_does_not_stop_the_others() {
     assert!(saved.id.is_some() && saved.manifest_size.is_some());
     assert!(saved.names[1].error.as_ref().unwrap().to_string().contains("acme/app"));
 }
+
+/// What a manifest names is taken to be there, until the registry says that it is not.
+#[test]
+fn what_a_registry_lost_is_sent_again() {
+    let temp = tempfile::tempdir().unwrap();
+    tree(temp.path());
+    let server = RegistryServer::plain();
+    let front = FaultServer::start(&server.host(), |_| Reply::Forward);
+    let name = |rest: &str| format!("{}/{rest}", front.host());
+    let base = image(run(2, vec![job(&client(), &name("acme/base"), recipe(&temp.path().join("app/a")))]).unwrap());
+    let save = |registry: Registry, image: &Image| {
+        let saved = Images::Registry(registry).save(image, &[name("acme/app")]).unwrap();
+        assert!(saved.names[0].error.is_none(), "{saved:?}");
+    };
+    save(client(), &base);
+    let registry = client();
+    let mut next = registry.find(&Reference::parse(&name("acme/app")).unwrap()).unwrap().unwrap();
+    next.config.labels.insert("next".to_owned(), "1".to_owned());
+    next.layers.clone_from(&base.layers);
+    for blob in server.storage().join("docker/registry/v2/repositories/acme/app/_layers/sha256").read_dir().unwrap() {
+        fs::remove_dir_all(blob.unwrap().path()).unwrap();
+    }
+    let before = (front.count("PUT", "/manifests/"), front.count("POST", "mount="));
+    save(registry, &next);
+    assert!(front.count("PUT", "/manifests/") > before.0 + 1, "refused at first");
+    assert_eq!(front.count("POST", "mount="), before.1 + 1, "trusted at first");
+    let found = Images::Registry(client()).find(&name("acme/app")).unwrap().unwrap();
+    assert_eq!(found.config, next.config);
+    assert_eq!(client().missing_blob(&found).unwrap(), None);
+}

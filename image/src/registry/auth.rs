@@ -54,11 +54,19 @@ pub(super) enum Challenge {
     Bearer { realm: String, service: Option<String> },
 }
 
-/// What the ping found out.
-#[derive(Clone, Debug)]
+/// How a registry is to be spoken to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Endpoint {
     pub(super) scheme: &'static str,
     pub(super) challenge: Challenge,
+}
+
+/// What is known of an endpoint.
+enum Known {
+    Nothing,
+    /// Probably it is this; the first request will tell.
+    Assumed(Endpoint),
+    Sure(Endpoint),
 }
 
 /// A bearer token and what it is good for.
@@ -71,6 +79,8 @@ pub(super) struct Token {
 /// The `Authorization` header of a request.
 pub(super) struct Authorization {
     pub(super) header: Option<Arc<str>>,
+    /// What it is an answer to.
+    pub(super) endpoint: Endpoint,
     /// It was used before, so a 401 may only mean that it is too old.
     pub(super) reused: bool,
 }
@@ -79,28 +89,59 @@ pub(super) struct Authorization {
 pub(super) struct Host {
     pub(super) name: String,
     pub(super) insecure: bool,
-    endpoint: std::sync::Mutex<Option<Endpoint>>,
+    endpoint: std::sync::Mutex<Known>,
     tokens: std::sync::Mutex<Vec<Token>>,
 }
 
 impl Host {
     pub(super) fn new(name: &str, insecure: bool) -> Self {
-        Self { name: name.to_string(), insecure, endpoint: None.into(), tokens: Vec::new().into() }
+        Self { name: name.to_string(), insecure, endpoint: Known::Nothing.into(), tokens: Vec::new().into() }
     }
 
     fn is_local(&self) -> bool {
         self.insecure || is_local(&self.name)
     }
 
-    /// Pings once; whoever else asks meanwhile waits for the answer.
+    /// Pings once; whoever else asks meanwhile waits for the answer. Without credentials there is no need: the first
+    /// request gets an answer, or the challenge that a ping gets.
     pub(super) fn endpoint(&self, shared: &Shared) -> Attempt<Endpoint> {
         let mut known = lock(&self.endpoint);
-        if let Some(endpoint) = &*known {
+        if let Known::Assumed(endpoint) | Known::Sure(endpoint) = &*known {
             return Ok(endpoint.clone());
         }
+        let scheme = if is_loopback(&self.name) { "http" } else { "https" };
+        // In private networks there may be one or the other.
+        if (!self.is_local() || is_loopback(&self.name)) && !shared.keychain.knows(&self.name) {
+            let endpoint = Endpoint { scheme, challenge: Challenge::None };
+            *known = Known::Assumed(endpoint.clone());
+            return Ok(endpoint);
+        }
         let endpoint = retry(&shared.settings, || self.ping(shared))?;
-        *known = Some(endpoint.clone());
+        *known = Known::Sure(endpoint.clone());
         Ok(endpoint)
+    }
+
+    /// After a request that was answered: what was assumed is right.
+    pub(super) fn confirm(&self) {
+        let mut known = lock(&self.endpoint);
+        if let Known::Assumed(endpoint) = &*known {
+            *known = Known::Sure(endpoint.clone());
+        }
+    }
+
+    /// After a request that failed: pings where the endpoint is an assumption. The endpoint, if it is not the one that
+    /// was used.
+    pub(super) fn verify(&self, shared: &Shared, used: &Endpoint) -> Attempt<Option<Endpoint>> {
+        let mut known = lock(&self.endpoint);
+        let endpoint = match &*known {
+            Known::Sure(endpoint) => endpoint.clone(),
+            Known::Nothing | Known::Assumed(_) => {
+                let endpoint = retry(&shared.settings, || self.ping(shared))?;
+                *known = Known::Sure(endpoint.clone());
+                endpoint
+            }
+        };
+        Ok((endpoint != *used).then_some(endpoint))
     }
 
     /// Where plain HTTP may be spoken, both schemes are tried; the encrypted one first, but for this machine itself:
@@ -138,24 +179,27 @@ impl Host {
         let endpoint = self.endpoint(shared)?;
         let name = scopes.first().map_or(self.name.clone(), |s| format!("{}/{}", self.name, s.repository));
         let credentials = shared.keychain.credentials(&name).map_err(Failure::lasting)?;
-        let once = |text: String| Authorization { header: Some(text.into()), reused: false };
-        match (&endpoint.challenge, &credentials) {
-            (_, Credentials::Bearer(token)) => Ok(once(format!("Bearer {token}"))),
-            (Challenge::Basic, Credentials::Basic { username, password }) => Ok(once(basic(username, password))),
+        let (header, reused) = match (&endpoint.challenge, &credentials) {
+            (_, Credentials::Bearer(token)) => (Some(format!("Bearer {token}").into()), false),
+            (Challenge::Basic, Credentials::Basic { username, password }) => {
+                (Some(basic(username, password).into()), false)
+            }
             (Challenge::Bearer { realm, service }, _) => {
                 let mut tokens = lock(&self.tokens);
                 tokens.retain(|t| t.until > Instant::now());
                 let fits = |t: &&Token| scopes.iter().all(|s| t.scopes.iter().any(|have| have.covers(s)));
                 if let Some(token) = tokens.iter().find(fits) {
-                    return Ok(Authorization { header: Some(token.text.clone()), reused: true });
+                    (Some(token.text.clone()), true)
+                } else {
+                    let token = self.fetch_token(shared, realm, service.as_deref(), scopes, &credentials)?;
+                    let header = Some(token.text.clone());
+                    tokens.push(token);
+                    (header, false)
                 }
-                let token = self.fetch_token(shared, realm, service.as_deref(), scopes, &credentials)?;
-                let header = Some(token.text.clone());
-                tokens.push(token);
-                Ok(Authorization { header, reused: false })
             }
-            _ => Ok(Authorization { header: None, reused: false }),
-        }
+            _ => (None, false),
+        };
+        Ok(Authorization { header, endpoint, reused })
     }
 
     /// After a 401: drops the token that did not serve, and learns what is asked for now. Whether another attempt can
@@ -164,9 +208,9 @@ impl Host {
         lock(&self.tokens).retain(|t| Some(&t.text) != used.header.as_ref());
         let Some(challenge) = challenge_of(answer) else { return false };
         let mut known = lock(&self.endpoint);
-        let Some(endpoint) = known.as_mut() else { return false };
-        let news = endpoint.challenge != challenge;
-        endpoint.challenge = challenge;
+        let (Known::Assumed(endpoint) | Known::Sure(endpoint)) = &*known else { return false };
+        let news = used.endpoint.challenge != challenge;
+        *known = Known::Sure(Endpoint { scheme: endpoint.scheme, challenge });
         news || used.reused
     }
 

@@ -5,7 +5,7 @@ use std::{io::Read, sync::Arc, time::Duration};
 use ureq::http::{Method, StatusCode, header};
 
 use super::{
-    Registry,
+    Registry, blobs,
     download::BlobReader,
     http::{Attempt, Failure, Patience, content_error},
     lock,
@@ -21,8 +21,6 @@ const MAX_MANIFEST: u64 = 4 << 20;
 const MAX_CONFIG: u64 = 16 << 20;
 /// Indexes in indexes.
 const MAX_NESTING: usize = 4;
-/// HEADs that run side by side.
-const PARALLEL_HEADS: usize = 4;
 /// What opening an image patiently waits for, as the reference does.
 const OPENING_DELAYS: [u64; 5] = [100, 200, 500, 1000, 2000];
 
@@ -71,6 +69,31 @@ impl Registry {
         }
     }
 
+    /// Like `find`, and whether its layer blobs are there, too: what [`Registry::missing_blob`] says. They are looked for
+    /// while the config is read, if the manifest was read before ([`Registry::ensure_readable`]).
+    pub fn find_checked(&self, name: &Reference) -> Result<Option<(Image, Result<Option<Digest>>)>> {
+        let repository = self.repository(name);
+        let key = (repository.context(), name.identifier().to_string());
+        let document = lock(&self.shared.documents).get(&key).cloned().flatten();
+        // What may be wrong with it, `find` says.
+        let manifest = document.and_then(|document| document.parse(&key.0).ok());
+        let layers = manifest.and_then(|manifest| manifest.layers).unwrap_or_default();
+        let blobs: Vec<_> = layers.iter().filter(|d| !d.is_foreign()).map(|d| (name, &d.digest)).collect();
+        std::thread::scope(|scope| {
+            let missing = scope.spawn(|| self.first_missing(&blobs));
+            let found = self.find(name)?;
+            let missing = missing.join().unwrap_or_else(blobs::panicked);
+            Ok(found.map(|image| {
+                // An index's image has its own manifest.
+                let missing = if blobs.is_empty() { self.missing_blob(&image) } else { missing };
+                if !matches!(missing, Ok(None)) {
+                    repository.forget_named();
+                }
+                (image, missing)
+            }))
+        })
+    }
+
     fn open(&self, name: &Reference) -> Attempt<Option<Image>> {
         let repository = self.repository(name);
         let Some(document) = self.document(&repository, name.identifier(), name.digest.as_ref())? else {
@@ -93,6 +116,7 @@ impl Registry {
                 return Err(Failure::lasting(Error::Corrupt(text)));
             };
             let config = self.config(repository, config)?;
+            repository.remember_named(manifest.blobs());
             return manifest.into_image(document, name, &config).map(Some).map_err(Failure::lasting);
         }
         if depth == MAX_NESTING {
@@ -146,6 +170,7 @@ impl Registry {
         }
         let mut documents = lock(&self.shared.documents);
         if let Some(document) = &document {
+            repository.remember_named([document.digest.clone()]);
             documents.insert((key.0.clone(), document.digest.to_string()), Some(document.clone()));
         }
         documents.insert(key, document.clone());
@@ -169,41 +194,9 @@ impl Registry {
         };
         let mut bytes = Vec::new();
         BlobReader::open(repository, &blob)?.read_to_end(&mut bytes).map_err(|e| Failure::lasting(content_error(e)))?;
+        repository.remember_blob(&descriptor.digest);
         let bytes: Arc<[u8]> = bytes.into();
         lock(&self.shared.configs).insert(descriptor.digest.clone(), bytes.clone());
         Ok(bytes)
-    }
-
-    /// The first layer blob of a found image that its registry does not have (any more).
-    pub fn missing_blob(&self, image: &Image) -> Result<Option<Digest>> {
-        let blobs: Vec<(&Reference, &Digest)> = image
-            .layers
-            .iter()
-            .filter_map(|layer| layer.blob.as_ref())
-            // Foreign layers are elsewhere by their nature.
-            .filter(|blob| !blob.media_type.contains("nondistributable") && !blob.media_type.contains("foreign"))
-            .filter_map(|blob| match &blob.source {
-                BlobSource::Registry(reference) => Some((reference, &blob.digest)),
-                BlobSource::Layout(_) => None,
-            })
-            .collect();
-        let parts = blobs.chunks(blobs.len().div_ceil(PARALLEL_HEADS).max(1));
-        std::thread::scope(|scope| {
-            let first_missing = |part: &[(&Reference, &Digest)]| {
-                for (reference, digest) in part {
-                    if !self.has_blob(reference, digest)? {
-                        return Ok(Some((*digest).clone()));
-                    }
-                }
-                Ok(None)
-            };
-            let threads: Vec<_> = parts.map(|part| scope.spawn(move || first_missing(part))).collect();
-            let mut missing = None;
-            for thread in threads {
-                let panicked = |_| Err(Error::Remote("looking for blobs: a thread panicked".to_string()));
-                missing = missing.or(thread.join().unwrap_or_else(panicked)?);
-            }
-            Ok(missing)
-        })
     }
 }

@@ -58,7 +58,23 @@ impl Document {
     }
 }
 
+/// Foreign layers are elsewhere by their nature.
+pub(super) fn is_foreign(media_type: &str) -> bool {
+    media_type.contains("nondistributable") || media_type.contains("foreign")
+}
+
+impl Descriptor {
+    pub(super) fn is_foreign(&self) -> bool {
+        is_foreign(&self.media_type)
+    }
+}
+
 impl Manifest {
+    /// Every blob it names.
+    pub(super) fn blobs(&self) -> Vec<Digest> {
+        self.config.iter().chain(self.layers.iter().flatten()).map(|d| d.digest.clone()).collect()
+    }
+
     pub(super) fn is_index(&self, document: &Document) -> bool {
         let media_type = self.media_type(document);
         media_type == OCI_INDEX

@@ -1,5 +1,5 @@
 //! The client of the distribution protocol (OCI distribution-spec): one state per registry and run, so that a registry
-//! is pinged once, a token is asked for once, and no manifest is read twice.
+//! is pinged at most once, a token is asked for once, and no manifest is read twice.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -13,6 +13,7 @@ use crate::{Blob, Digest, Error, Keychain, Reference, Result};
 
 mod absolute;
 mod auth;
+mod blobs;
 mod download;
 mod find;
 mod http;
@@ -37,7 +38,7 @@ pub use settings::Settings;
 use settings::retry;
 pub use web::{Downloaded, download};
 
-/// Registries, one client each per run: one ping, one token, no manifest fetched twice. A clone shares them.
+/// Registries, one client each per run: one ping at most, one token, no manifest fetched twice. A clone shares them.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -61,6 +62,8 @@ struct Shared {
     configs: Mutex<HashMap<Digest, Arc<[u8]>>>,
     /// Blobs that repositories were seen to have.
     blobs: Mutex<HashSet<(String, Digest)>>,
+    /// What repositories should have: manifests that were read, and the blobs that they name.
+    named: Mutex<HashSet<(String, Digest)>>,
     /// Repositories that took an upload.
     writable: Mutex<HashSet<String>>,
 }
@@ -116,6 +119,7 @@ impl Registry {
             documents: Mutex::default(),
             configs: Mutex::default(),
             blobs: Mutex::default(),
+            named: Mutex::default(),
             writable: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
@@ -161,24 +165,47 @@ impl Registry {
         Ok(self.repository(repository).upload_stream(open)?)
     }
 
-    /// Uploads small content of known digest (a config), unless it is there.
+    /// Uploads content of known digest (a config), unless it is there; that is asked only where it may save something.
     pub fn upload_bytes(&self, repository: &Reference, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         self.repository(repository).upload_bytes(&digest, bytes)?;
         Ok(digest)
     }
 
-    /// Makes the repository have the blob: HEAD, else mount from its source repository, else stream it over.
+    /// Makes the repository have the blob, unless a manifest of it that was read names the blob: mounted from its source
+    /// repository, or there (HEAD), else streamed over.
     pub fn ensure_blob(&self, repository: &Reference, blob: &Blob) -> Result<()> {
         Ok(self.repository(repository).ensure_blob(blob)?)
     }
 
-    /// PUTs a manifest under the reference's tag or digest. A registry that misses a blob is given some time to find
-    /// it; after that nothing of the repository is taken for granted any more, and the caller may ensure the blobs
-    /// again.
+    /// PUTs a manifest under the reference's tag or digest. Where the same one was read from the repository before, the
+    /// tag may stand for it already: then it is left alone (some may not be written twice). A registry that misses a
+    /// blob is given some time to find it; after that nothing of the repository is taken for granted any more, and the
+    /// caller may ensure the blobs again.
     pub fn put_manifest(&self, reference: &Reference, media_type: &str, bytes: &[u8]) -> Result<Digest> {
         let repository = self.repository(reference);
         let digest = Digest::of(bytes);
+        let key = (repository.context(), reference.identifier().to_string());
+        lock(&self.shared.documents).remove(&key);
+        if repository.has_manifest(reference.identifier(), &digest) {
+            tracing::debug!("{reference} is {digest} already");
+        } else {
+            self.put_document(&repository, reference, media_type, bytes)?;
+        }
+        let document = Document { media_type: media_type.to_string(), bytes: bytes.into(), digest: digest.clone() };
+        let mut documents = lock(&self.shared.documents);
+        documents.insert((key.0.clone(), digest.to_string()), Some(document.clone()));
+        documents.insert(key, Some(document));
+        Ok(digest)
+    }
+
+    fn put_document(
+        &self,
+        repository: &Repository,
+        reference: &Reference,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<()> {
         let call = Call {
             method: Method::PUT,
             url: repository.url(&format!("manifests/{}", reference.identifier()))?,
@@ -186,8 +213,6 @@ impl Registry {
             scopes: &[repository.push()],
             patience: Patience::Long,
         };
-        let key = (repository.context(), reference.identifier().to_string());
-        lock(&self.shared.documents).remove(&key);
         let mut missed = 0;
         let answer = retry(&self.shared.settings, || {
             repository.call_once(&call, &mut http::Body::Bytes(bytes)).map_err(|mut failure| {
@@ -200,11 +225,7 @@ impl Registry {
             })
         })?;
         answer.finish();
-        let document = Document { media_type: media_type.to_string(), bytes: bytes.into(), digest: digest.clone() };
-        let mut documents = lock(&self.shared.documents);
-        documents.insert((key.0.clone(), digest.to_string()), Some(document.clone()));
-        documents.insert(key, Some(document));
-        Ok(digest)
+        Ok(())
     }
 
     /// DELETEs a manifest by digest (that of the tag, where there is only a tag). `NotFound` where there is none.

@@ -8,8 +8,8 @@ use super::{
     Shared,
     auth::{Host, Scope},
     http::{Answer, Attempt, Body, Failure, Patience, Request},
-    lock, retry,
-    url::{parse, shown},
+    lock, manifest, retry,
+    url::{parse, shown, with_scheme},
 };
 use crate::{Digest, Error, Reference};
 
@@ -71,11 +71,13 @@ impl Repository {
         retry(&self.shared.settings, || self.call_once(call, &mut Body::Bytes(body)))
     }
 
-    /// One attempt, and another one where only the token was too old.
+    /// One attempt, and another one where only the token was too old, or where the registry is to be spoken to in another
+    /// way than was assumed.
     pub(super) fn call_once(&self, call: &Call<'_>, body: &mut Body<'_>) -> Attempt<Answer> {
+        let mut url = call.url.clone();
         for first in [true, false] {
             // Credentials are for the registry, not for where it sends us: those places have signatures in their URLs.
-            let ours = call.url.authority().is_some_and(|a| a.as_str() == self.host.name);
+            let ours = url.authority().is_some_and(|a| a.as_str() == self.host.name);
             let authorization = if ours { Some(self.host.authorization(&self.shared, call.scopes)?) } else { None };
             let header = authorization.as_ref().and_then(|a| a.header.clone());
             let mut headers = call.headers.to_vec();
@@ -89,37 +91,44 @@ impl Repository {
             };
             let request = Request {
                 method: call.method.clone(),
-                url: &call.url,
+                url: &url,
                 insecure: self.host.insecure,
                 headers: &headers,
                 patience: call.patience,
             };
-            // The registry answered before: a refused connection is a restart.
-            let answer = self.shared.http.run(&self.shared.settings, &request, part).map_err(|mut failure| {
-                failure.temporary |= failure.refused;
-                failure
-            })?;
-            let may_lead_on = matches!(call.method, Method::GET | Method::HEAD);
-            if answer.status.is_success() || answer.status.is_redirection() && may_lead_on {
-                return Ok(answer);
+            let answer = self.shared.http.run(&self.shared.settings, &request, part);
+            let failure = match answer {
+                Ok(answer) if is_good(call, &answer) => {
+                    if ours {
+                        self.host.confirm();
+                    }
+                    return Ok(answer);
+                }
+                Ok(answer) => {
+                    let again = answer.status == StatusCode::UNAUTHORIZED
+                        && authorization.as_ref().is_some_and(|used| self.host.refused(&answer, used));
+                    let failure = answer.into_failure();
+                    if again && first && !streamed {
+                        tracing::debug!("{}; asking for a token", failure.error);
+                        continue;
+                    }
+                    // Only whoever makes the content can start it anew.
+                    Failure { temporary: failure.temporary || again && first, ..failure }
+                }
+                Err(failure) => failure,
+            };
+            let Some(used) = authorization.filter(|_| first && !streamed) else { return Err(in_service(failure)) };
+            match self.host.verify(&self.shared, &used.endpoint)? {
+                Some(endpoint) => {
+                    tracing::debug!("{}; trying again, as the registry wants it", failure.error);
+                    url = with_scheme(&url, endpoint.scheme).unwrap_or(url);
+                }
+                None => return Err(in_service(failure)),
             }
-            let again = answer.status == StatusCode::UNAUTHORIZED
-                && authorization.is_some_and(|used| self.host.refused(&answer, &used));
-            let mut failure = answer.into_failure();
-            if !again || !first {
-                return Err(failure);
-            }
-            if streamed {
-                // Only whoever makes the content can start it anew.
-                failure.temporary = true;
-                return Err(failure);
-            }
-            tracing::debug!("{}; asking for a new token", failure.error);
         }
         let text = format!("{} {}: refused twice", call.method, shown(&call.url));
         Err(Failure::lasting(Error::Unauthorized(text)))
     }
-
     /// GET or HEAD, redirects followed; the credentials stay with the registry.
     pub(super) fn get(&self, call: &Call<'_>) -> Attempt<Answer> {
         retry(&self.shared.settings, || self.get_once(call))
@@ -146,7 +155,7 @@ impl Repository {
 
     /// Whether the repository has the blob.
     pub(super) fn has_blob(&self, digest: &Digest) -> Attempt<bool> {
-        if lock(&self.shared.blobs).contains(&(self.context(), digest.clone())) {
+        if self.saw_blob(digest) {
             return Ok(true);
         }
         let call = Call {
@@ -167,13 +176,72 @@ impl Repository {
         }
     }
 
+    /// Whether the repository was seen to have the blob.
+    fn saw_blob(&self, digest: &Digest) -> bool {
+        lock(&self.shared.blobs).contains(&(self.context(), digest.clone()))
+    }
+
+    /// Whether this manifest was read from the repository, or a manifest there names this blob.
+    fn should_have(&self, digest: &Digest) -> bool {
+        lock(&self.shared.named).contains(&(self.context(), digest.clone()))
+    }
+
+    /// Whether the repository was seen to have the blob, or has a manifest that names it. A registry takes care of what
+    /// its manifests name, and looks again before it takes another one; where it misses something then,
+    /// [`Repository::forget_blobs`] makes us look, too.
+    pub(super) fn must_have(&self, digest: &Digest) -> bool {
+        self.saw_blob(digest) || self.should_have(digest)
+    }
+
+    pub(super) fn remember_named(&self, digests: impl IntoIterator<Item = Digest>) {
+        let context = self.context();
+        lock(&self.shared.named).extend(digests.into_iter().map(|digest| (context.clone(), digest)));
+    }
+
+    /// Whether this is what the tag stands for now. A registry that does not tell is taken for one that has it not.
+    pub(super) fn has_manifest(&self, tag: &str, digest: &Digest) -> bool {
+        if !self.should_have(digest) {
+            return false;
+        }
+        let ask = || {
+            let call = Call {
+                method: Method::HEAD,
+                url: self.url(&format!("manifests/{tag}"))?,
+                headers: &[("accept", manifest::ACCEPT)],
+                scopes: &[self.pull()],
+                patience: Patience::Normal,
+            };
+            self.get_once(&call)
+        };
+        let answer = ask().inspect_err(|failure| tracing::debug!("{}", failure.error));
+        answer.is_ok_and(|answer| answer.headers.get("docker-content-digest").is_some_and(|d| d == digest.as_str()))
+    }
+
     pub(super) fn remember_blob(&self, digest: &Digest) {
         lock(&self.shared.blobs).insert((self.context(), digest.clone()));
     }
 
-    /// Forgets which blobs the repository was seen to have.
+    /// Forgets which blobs the repository has.
     pub(super) fn forget_blobs(&self) {
         let context = self.context();
         lock(&self.shared.blobs).retain(|(c, _)| *c != context);
+        self.forget_named();
     }
+
+    /// Trusts no manifest of the repository any more: not even that it need not be written again.
+    pub(super) fn forget_named(&self) {
+        let context = self.context();
+        lock(&self.shared.named).retain(|(c, _)| *c != context);
+    }
+}
+
+/// Whether it is what was asked for. A redirect is an answer of GET and HEAD.
+fn is_good(call: &Call<'_>, answer: &Answer) -> bool {
+    let may_lead_on = matches!(call.method, Method::GET | Method::HEAD);
+    answer.status.is_success() || answer.status.is_redirection() && may_lead_on
+}
+
+/// A failure of a registry that answered before: a refused connection is a restart.
+fn in_service(failure: Failure) -> Failure {
+    Failure { temporary: failure.temporary || failure.refused, ..failure }
 }

@@ -19,6 +19,9 @@ use crate::{Blob, BlobSource, Digest, Error, Result};
 /// has already is not sent, and what it has not goes in one request less.
 const SMALL: u64 = 1 << 20;
 
+/// To ask whether content up to this size is there takes as long as to send it.
+const TINY: usize = 64 << 10;
+
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
 /// How an upload began.
@@ -142,9 +145,9 @@ impl Repository {
         (last > 0).then_some(Partial { session, offset: last + 1 })
     }
 
-    /// Uploads small content, unless it is there.
+    /// Uploads small content, unless it is there. What is tiny is not asked for first.
     pub(super) fn upload_bytes(&self, digest: &Digest, bytes: &[u8]) -> Attempt<()> {
-        if self.has_blob(digest)? {
+        if self.must_have(digest) || bytes.len() > TINY && self.has_blob(digest)? {
             return Ok(());
         }
         retry(&self.shared.settings, || {
@@ -159,31 +162,34 @@ impl Repository {
 
     /// Makes the repository have the blob.
     pub(super) fn ensure_blob(&self, blob: &Blob) -> Attempt<()> {
-        if self.has_blob(&blob.digest)? {
+        let digest = &blob.digest;
+        let source = match &blob.source {
+            BlobSource::Layout(_) => None,
+            BlobSource::Registry(reference) => Some(Self::new(&self.shared, reference)),
+        };
+        let neighbour = source.as_ref().filter(|source| source.host.name == self.host.name);
+        let same = neighbour.is_some_and(|source| source.name == self.name);
+        // A mount of what is there already does no harm, and tells as much as the question whether it is.
+        let mount_first = neighbour.is_some() && !same;
+        if self.must_have(digest) || !mount_first && self.has_blob(digest)? {
             return Ok(());
         }
-        let (source, mut session) = match &blob.source {
-            BlobSource::Layout(_) => (None, None),
-            BlobSource::Registry(reference) => {
-                let source = Self::new(&self.shared, reference);
-                let mut session = None;
-                if source.host.name == self.host.name {
-                    if source.name == self.name {
-                        let text = format!("blob {} of {}: it is not there any more", blob.digest, self.context());
-                        return Err(Failure::lasting(Error::NotFound(text)));
-                    }
-                    match self.mount(&blob.digest, &source) {
-                        Some(Started::Mounted) => {
-                            self.remember_blob(&blob.digest);
-                            return Ok(());
-                        }
-                        Some(Started::Session(started)) => session = Some(started),
-                        None => {}
-                    }
-                }
-                (Some(source), session)
+        if same {
+            let text = format!("blob {digest} of {}: it is not there any more", self.context());
+            return Err(Failure::lasting(Error::NotFound(text)));
+        }
+        let mut session = match neighbour.and_then(|source| self.mount(digest, source)) {
+            Some(Started::Mounted) => {
+                self.remember_blob(digest);
+                return Ok(());
             }
+            Some(Started::Session(session)) => Some(session),
+            None => None,
         };
+        // Before it is sent: the registry may have it, and no way to mount it.
+        if mount_first && self.has_blob(digest)? {
+            return Ok(());
+        }
         retry(&self.shared.settings, || {
             let session = match session.take() {
                 Some(session) => session,
@@ -194,7 +200,7 @@ impl Repository {
             };
             self.copy(&session, blob, source.as_ref()).map_err(|f| Self::restartable(f, 0))
         })?;
-        self.remember_blob(&blob.digest);
+        self.remember_blob(digest);
         Ok(())
     }
 

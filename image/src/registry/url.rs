@@ -51,6 +51,13 @@ pub(super) fn resolve(base: &Uri, location: &str) -> Option<Uri> {
     (matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some()).then_some(url)
 }
 
+/// The same URL by another scheme.
+pub(super) fn with_scheme(url: &Uri, scheme: &str) -> Option<Uri> {
+    let text = url.to_string();
+    let (_, rest) = text.split_once("://")?;
+    format!("{scheme}://{rest}").parse().ok()
+}
+
 /// The URL with one more parameter in its query.
 pub(super) fn with_query(url: &Uri, name: &str, value: &str) -> Option<Uri> {
     let text = url.to_string();

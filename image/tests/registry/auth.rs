@@ -12,7 +12,7 @@ use acceptance::{
 use image::{Digest, Error, Registry};
 use serde_json::json;
 
-use super::{blob, keychain, name, noise, push, read_all, settings, stream};
+use super::{blob, client, keychain, name, noise, push, read_all, settings, stream};
 
 /// `user:secret`
 const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
@@ -212,4 +212,30 @@ fn a_location_may_be_relative_and_keeps_its_query() {
     assert_eq!((found, size), (digest, 2 << 20));
     assert_eq!(uploads.load(Ordering::SeqCst), 1);
     assert!(server.seen().iter().any(|s| s.method == "PATCH" && s.body == bytes));
+}
+
+/// Registries may hide from strangers what they have: only the ping tells that there is more to be seen.
+#[test]
+fn without_credentials_a_ping_follows_what_the_first_request_did_not_get() {
+    let behind = RegistryServer::plain();
+    let app = name(&behind.host(), "app:v1");
+    push(&client(), &app, &[noise(9, 10)]);
+    let (tokens, asked) = token_registry(&behind.host(), usize::MAX);
+    let hidden = tokens.host();
+    let front = FaultServer::start(&hidden, |seen| {
+        let known = seen.path == "/v2/" || seen.header("authorization").is_some();
+        if known { Reply::Forward } else { Reply::status(404) }
+    });
+    let registry = client();
+    assert!(registry.find(&name(&front.host(), "app:v1")).unwrap().is_some(), "{:#?}", front.seen());
+    assert_eq!((front.count("GET", "/v2/app/manifests/v1"), asked.lock().unwrap().len()), (2, 1));
+    assert!(registry.find(&name(&front.host(), "none:v1")).unwrap().is_none());
+    assert_eq!(front.seen().iter().filter(|seen| seen.path == "/v2/").count(), 1);
+
+    // A challenge at once is all that is needed.
+    let (tokens, asked) = token_registry(&behind.host(), usize::MAX);
+    let registry = client();
+    assert!(registry.find(&name(&tokens.host(), "app:v1")).unwrap().is_some());
+    assert_eq!((tokens.count("GET", "/v2/app/manifests/v1"), asked.lock().unwrap().len()), (2, 1));
+    assert_eq!(tokens.seen().iter().filter(|seen| seen.path == "/v2/").count(), 0);
 }
