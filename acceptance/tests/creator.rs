@@ -6,6 +6,7 @@ mod image_world;
 use std::process::Command;
 
 use acceptance::{
+    fault::{FaultServer, Reply, Seen},
     image::LayoutImage,
     run::{Outcome, PLATFORM_APIS, as_root, at_least, may_differ, run},
     tree::{
@@ -347,4 +348,38 @@ fn colours_are_on_unless_told_not() {
     for word in ["1", "t", "TRUE"] {
         assert!(!run(call.env("CNB_NO_COLOR", word)).exits(20).all().contains('\x1b'), "{word}");
     }
+}
+
+/// Nothing is asked that the run knows already, or that sending would tell as well.
+#[test]
+fn a_build_costs_few_requests() {
+    if may_differ("what is asked of a registry is no part of the specification") {
+        return;
+    }
+    let world = with_buildpack("exit 0", BUILD);
+    let front = FaultServer::start(&world.host, |_| Reply::Forward);
+    let image = format!("{}/app", front.host());
+    let run_image = format!("{}/run", front.host());
+    let build = || {
+        let before = front.seen().len();
+        run(&mut creator_with(&world, "0.12", &["-run-image", &run_image], &image)).ok();
+        front.seen().split_off(before)
+    };
+    let first = build();
+    world.remove("layers");
+    world.write(&[("layers", Dir)]);
+    let second = build();
+    let count = |of: &[Seen], method: &str, part: &str| of.iter().filter(|seen| seen.is(method, part)).count();
+    for seen in [&first, &second] {
+        assert!(seen.iter().filter(|s| s.path == "/v2/").count() <= 1, "{seen:#?}");
+        assert_eq!(count(seen, "GET", "/v2/run/manifests/latest"), 1, "{seen:#?}");
+        assert_eq!(count(seen, "GET", "/v2/app/manifests/latest"), 1, "{seen:#?}");
+    }
+    assert_eq!(count(&first, "HEAD", ""), 0, "all of it is small or to be mounted: {first:#?}");
+    let (uploads, mounts) = (count(&first, "PUT", "/blobs/uploads/"), count(&first, "POST", "mount="));
+    assert_eq!(count(&first, "POST", ""), 1 + uploads + mounts, "one to see whether we may: {first:#?}");
+    assert!(mounts > 0, "{first:#?}");
+    assert_eq!(count(&first, "PUT", "/v2/app/manifests/latest"), 1, "{first:#?}");
+    assert_eq!((count(&second, "POST", ""), count(&second, "PUT", "")), (1, 0), "nothing changed: {second:#?}");
+    assert_eq!(count(&second, "HEAD", "/v2/app/manifests/latest"), 1, "{second:#?}");
 }

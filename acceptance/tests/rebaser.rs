@@ -4,6 +4,7 @@
 mod image_world;
 
 use acceptance::{
+    fault::{FaultServer, Reply},
     image::LayoutImage,
     run::{PLATFORM_APIS, at_least, may_differ, run},
     tree::Entry::File,
@@ -341,4 +342,23 @@ fn what_older_lifecycles_wrote_about_the_app_survives() {
         assert_eq!(metadata(&after)["app"], app);
         assert_eq!(after.diff_ids().len(), base.diff_ids().len() + 1);
     }
+}
+
+#[test]
+fn a_rebase_costs_few_requests() {
+    if may_differ("what is asked of a registry is no part of the specification") {
+        return;
+    }
+    let world = exported("0.12");
+    let front = FaultServer::start(&world.host, |_| Reply::Forward);
+    let mut call = world.rebaser("0.12", &[]);
+    let name = |rest: &str| format!("{}/{rest}", front.host());
+    run(call.args(["-force", "-run-image", &name("run:latest")]).arg(name("app"))).ok();
+    let seen = front.seen();
+    // Manifest and config of both images; a mount for each new layer; the config in two requests, the manifest in one.
+    assert_eq!(seen.iter().filter(|s| s.path == "/v2/").count(), 0, "the first request tells as much: {seen:#?}");
+    assert_eq!((front.count("GET", "/manifests/"), front.count("GET", "/blobs/")), (2, 2), "{seen:#?}");
+    assert_eq!(front.count("HEAD", ""), 0, "the app image names what it has: {seen:#?}");
+    assert_eq!((front.count("POST", "mount="), front.count("POST", "")), (NEW_FILES.len(), NEW_FILES.len() + 1));
+    assert_eq!((front.count("PUT", "/uploads/"), front.count("PUT", "/manifests/")), (1, 1), "{seen:#?}");
 }

@@ -2,8 +2,10 @@
 //!
 //! Spec: platform.md "Analyzer".
 
+use std::thread;
+
 use anyhow::{Context as _, bail};
-use image::{Digest, Image, Images, Registry};
+use image::{Digest, Image, Images, Reference, Registry};
 use platform_api::{Analyzed, LayersMetadata, RunImage, inputs::AnalyzerInputs};
 
 use crate::{labels, parallel, restore, target};
@@ -14,12 +16,12 @@ use crate::{labels, parallel, restore, target};
 /// # Errors
 /// A registry that does not let us read or write what the build will. An image that is not there is no error.
 pub fn analyze(i: &AnalyzerInputs, images: &Images, registry: &Registry, run_image: &str) -> anyhow::Result<Analyzed> {
-    ensure_access(i, images, registry, run_image)?;
-    let previous = find_previous(i, images)?;
+    let mut looked = look(i, images, registry, run_image)?;
+    let previous = previous(i, looked.take(&i.previous_image))?;
     if let Some((image, metadata)) = &previous {
         restore_sbom(i, images, image, metadata)?;
     }
-    let run_image = find_run_image(i, images, run_image)?;
+    let run_image = described(i, looked.take(run_image), run_image)?;
     let (previous_image, metadata) = match previous {
         Some((image, metadata)) => (image.id.map(|id| id.to_string()), metadata),
         None => (None, LayersMetadata::default()),
@@ -27,62 +29,101 @@ pub fn analyze(i: &AnalyzerInputs, images: &Images, registry: &Registry, run_ima
     Ok(Analyzed { previous_image, metadata, run_image: Some(run_image), build_image: None })
 }
 
-/// Better to fail now than after the build. Cache images are in a registry even where app images are not.
-fn ensure_access(i: &AnalyzerInputs, images: &Images, registry: &Registry, run_image: &str) -> anyhow::Result<()> {
+/// What is there under a name, and which of its blobs is missing.
+type Found = image::Result<Option<(Image, image::Result<Option<Digest>>)>>;
+
+/// What was found under the names that were looked at.
+struct Looked<'a>(Vec<(&'a str, Found)>);
+
+impl Looked<'_> {
+    fn take(&mut self, name: &str) -> Found {
+        let index = self.0.iter().position(|(of, _)| *of == name);
+        index.map_or(Ok(None), |index| self.0.swap_remove(index).1)
+    }
+}
+
+/// Looks at all images at once; those that the build will write must let us. Better to fail now than after the build.
+/// Cache images are in a registry even where app images are not.
+fn look<'a>(
+    i: &'a AnalyzerInputs,
+    images: &Images,
+    registry: &Registry,
+    run_image: &'a str,
+) -> anyhow::Result<Looked<'a>> {
     let caches = Images::Registry(registry.clone());
-    let mut reads: Vec<&str> = Vec::new();
+    let mut reads: Vec<&str> = vec![&i.previous_image, run_image];
     let mut writes: Vec<(&Images, &str)> = i.cache.image.iter().map(|name| (&caches, name.as_str())).collect();
     if matches!(images, Images::Registry(_)) {
-        reads = vec![&i.previous_image, run_image];
         writes.push((images, &i.output_image));
         writes.extend(i.tags.iter().map(|tag| (images, tag.as_str())));
     }
     reads.retain(|name| !name.is_empty());
-    reads.dedup();
-    for (name, result) in reads.iter().zip(parallel::map(&reads, |name| images.ensure_readable(name))) {
-        result
-            .with_context(|| format!("failed to ensure registry read access to {name}"))
-            .context("validating registry read access")?;
-    }
-    let access = |(images, name): &(&Images, &str)| {
-        images.ensure_readable(name)?;
+    let read = |name: &&str| find(images, name, *name == i.previous_image);
+    let write = |(images, name): &(&Images, &str)| {
+        // Else it is read already.
+        if !reads.contains(name) {
+            images.ensure_readable(name)?;
+        }
         images.ensure_writable(name)
     };
-    for ((_, name), result) in writes.iter().zip(parallel::map(&writes, access)) {
+    let (found, written) = thread::scope(|scope| {
+        let written = scope.spawn(|| parallel::map(&writes, write));
+        (parallel::map(&reads, read), written.join())
+    });
+    let mut looked = Looked(Vec::new());
+    for (name, result) in reads.iter().zip(found) {
+        let found = result
+            .with_context(|| format!("failed to ensure registry read access to {name}"))
+            .context("validating registry read access")?;
+        looked.0.push((name, found));
+    }
+    let Ok(written) = written else { bail!("looking for images: a thread panicked") };
+    for ((_, name), result) in writes.iter().zip(written) {
         result
             .with_context(|| format!("failed to ensure registry read/write access to {name}"))
             .context("validating registry write access")?;
     }
-    Ok(())
+    Ok(looked)
+}
+
+/// An image that we must be able to read: where it is refused is the outer error. Its blobs are looked for if it is to
+/// be `whole`.
+fn find(images: &Images, name: &str, whole: bool) -> image::Result<Found> {
+    let Images::Registry(registry) = images else {
+        return Ok(images.find(name).map(|found| found.map(|image| (image, Ok(None)))));
+    };
+    let reference = Reference::parse(name)?;
+    registry.ensure_readable(&reference)?;
+    if whole {
+        // A layer that its buildpack leaves out, trusting the image to have it, must be there in the end.
+        return Ok(registry.find_checked(&reference));
+    }
+    Ok(registry.find(&reference).map(|found| found.map(|image| (image, Ok(None)))))
 }
 
 /// The previous image, if it is there and whole, with its metadata.
-fn find_previous(i: &AnalyzerInputs, images: &Images) -> anyhow::Result<Option<(Image, LayersMetadata)>> {
+fn previous(i: &AnalyzerInputs, found: Found) -> anyhow::Result<Option<(Image, LayersMetadata)>> {
     let name = &i.previous_image;
     if name.is_empty() {
         return Ok(None);
     }
-    let found = match images.find(name) {
+    let found = match found {
         Err(image::Error::Corrupt(cause)) => {
             ignore_corrupt(name, &cause);
             return Ok(None);
         }
         other => other.context("getting previous image")?,
     };
+    let (found, missing) = found.map_or((None, Ok(None)), |(image, missing)| (Some(image), missing));
     let Some(image) = logged(found, name) else { return Ok(None) };
-    if let Images::Registry(registry) = images {
-        // A layer that its buildpack leaves out, trusting the image to have it, must be there in the end.
-        match registry.missing_blob(&image) {
-            Ok(None) => {}
-            Ok(Some(digest)) => {
-                ignore_corrupt(name, &format!("blob {digest} is missing"));
-                return Ok(None);
-            }
-            Err(e) => {
-                ignore_corrupt(name, &e.to_string());
-                return Ok(None);
-            }
-        }
+    let cause = match missing {
+        Ok(None) => None,
+        Ok(Some(digest)) => Some(format!("blob {digest} is missing")),
+        Err(e) => Some(e.to_string()),
+    };
+    if let Some(cause) = cause {
+        ignore_corrupt(name, &cause);
+        return Ok(None);
     }
     match labels::layers_metadata(&image.config) {
         Ok(metadata) => Ok(Some((image, metadata))),
@@ -125,11 +166,13 @@ fn restore_sbom(i: &AnalyzerInputs, images: &Images, image: &Image, metadata: &L
     Ok(())
 }
 
-fn find_run_image(i: &AnalyzerInputs, images: &Images, name: &str) -> anyhow::Result<RunImage> {
+/// What analyzed.toml says of the run image.
+fn described(i: &AnalyzerInputs, found: Found, name: &str) -> anyhow::Result<RunImage> {
     if name.is_empty() {
         return Ok(RunImage::default());
     }
-    let Some(found) = logged(images.find(name).context("getting run image")?, name) else {
+    let found = found.context("getting run image")?.map(|(image, _)| image);
+    let Some(found) = logged(found, name) else {
         return Ok(RunImage { image: i.api.target_data().then(|| name.to_owned()), ..RunImage::default() });
     };
     let mut run_image =

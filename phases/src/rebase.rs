@@ -2,7 +2,7 @@
 //!
 //! Spec: platform.md "Rebaser".
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, thread};
 
 use anyhow::{Context as _, anyhow, bail};
 use image::{Image, Images, Reference};
@@ -21,13 +21,16 @@ const FORCE: &str = "please provide -force to override";
 /// # Errors
 /// An image that is not there, a run image that does not fit, a name under which the image could not be saved.
 pub fn rebase(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
-    let mut app = find_app(i, images)?;
+    let (app, asked_for) = thread::scope(|scope| {
+        let app = scope.spawn(|| find_app(i, images));
+        // Needs no word of the app image: both are read side by side.
+        let base = i.run_image.as_deref().map(|name| find_base(images, name));
+        (app.join(), base)
+    });
+    let mut app = app.unwrap_or_else(|_| bail!("looking for the app image: a thread panicked"))?;
     let metadata = labels::layers_metadata(&app.config).context("get image metadata")?;
     let name = run_image_name(i, images, &metadata)?;
-    let inaccessible = |cause: &str| Failure::new(ExitCode::Rebase, format!("failed to access run image{cause}"));
-    let base = save::find_patiently(images, &name)
-        .map_err(|e| inaccessible(&format!(": {e}")))?
-        .ok_or_else(|| inaccessible(&format!(": image {name} not found")))?;
+    let base = asked_for.unwrap_or_else(|| find_base(images, &name))?;
 
     check(i, &app, &base)?;
     let mut label = RebasedLabel::of(&app)?;
@@ -54,6 +57,12 @@ fn find_app(i: &RebaserInputs, images: &Images) -> anyhow::Result<Image> {
     };
     let found = images.find(name).map_err(|e| failed(e.to_string()))?;
     Ok(found.ok_or_else(|| failed(format!("image {name} not found")))?)
+}
+
+fn find_base(images: &Images, name: &str) -> anyhow::Result<Image> {
+    let inaccessible = |cause: &str| Failure::new(ExitCode::Rebase, format!("failed to access run image: {cause}"));
+    let found = save::find_patiently(images, name).map_err(|e| inaccessible(&e.to_string()))?;
+    Ok(found.ok_or_else(|| inaccessible(&format!("image {name} not found")))?)
 }
 
 /// Every name the new run image may be found under, as the app image's label has them; none where it cannot be read.

@@ -78,6 +78,7 @@ pub fn export(
         (Sources::open(i, analyzed, images, run_reference), planning.join())
     });
     let (sources, planned) = (sources?, joined(planned)?);
+    let taking_base = sources.take_base();
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
     let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);
     let (made, cache, launch_cache) = make_layers(planned, &plan, &sources, cache, launch_cache, on_event)
@@ -96,6 +97,9 @@ pub fn export(
     config::set_labels(&mut image, i, &label, metadata, project, lifecycle)?;
     config::set_runtime(&mut image, i, &entrypoint);
     save::set_created(&mut image, i.source_date_epoch.filter(|_| i.api.source_date_epoch()));
+    if let Some(thread) = taking_base {
+        let _ = thread.join();
+    }
     let on_first = || launch_cache.into_iter().for_each(|cache| cache.commit(&layers_made));
     let report =
         Report { image: save::save(&image, &i.output_images, images, on_first)?, build: build_report(i, group)? };

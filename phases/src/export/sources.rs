@@ -1,5 +1,7 @@
 //! The images an export begins with, and where it ends.
 
+use std::thread::{self, JoinHandle};
+
 use anyhow::Context as _;
 use image::{Destination, Digest, Image, Images, Layer};
 use platform_api::{Analyzed, inputs::ExporterInputs};
@@ -32,6 +34,18 @@ impl Sources {
             tracing::info!("Using app image: {}", path.display());
         }
         Ok(Self { base, previous, destination, layout: matches!(images, Images::Layout(_)) })
+    }
+
+    /// Begins to make the destination have the layers of the run image, while those above them are made. What fails here
+    /// is tried again, and said, when the image is saved.
+    pub(super) fn take_base(&self) -> Option<JoinHandle<()>> {
+        let Some(Destination::Registry(registry, to)) = &self.destination else { return None };
+        let (registry, to, base) = (registry.clone(), to.clone(), self.base.clone());
+        Some(thread::spawn(move || {
+            if let Err(error) = registry.ensure_layers(&to, &base) {
+                tracing::debug!("layers of the run image: {error}");
+            }
+        }))
     }
 
     /// The previous image's layer with this diff ID, if its blob can be had.
