@@ -11,7 +11,8 @@ use ureq::http::{Method, StatusCode, Uri, header};
 
 use super::{
     Shared,
-    http::{Answer, Attempt, Body, Failure, Patience, Request},
+    failure::{Attempt, Failure},
+    http::{Answer, Body, Patience, Request},
     lock, retry,
     url::{bare_host, encode, is_link_local, is_local, is_loopback, is_private, parse, shown},
 };

@@ -7,7 +7,8 @@ use sha2::{Digest as _, Sha256};
 use ureq::http::{Method, StatusCode, header};
 
 use super::{
-    http::{Attempt, Failure, Patience},
+    failure::{Attempt, Failure},
+    http::Patience,
     repository::{Call, Repository},
 };
 use crate::{Blob, Digest, Error};

@@ -7,7 +7,8 @@ use ureq::http::{Method, StatusCode, header};
 use super::{
     Registry, blobs,
     download::BlobReader,
-    http::{Attempt, Failure, Patience, content_error},
+    failure::{Attempt, Failure, content_error},
+    http::Patience,
     lock,
     manifest::{self, Descriptor, Document},
     repository::{Call, Repository},

@@ -15,6 +15,7 @@ mod absolute;
 mod auth;
 mod blobs;
 mod download;
+mod failure;
 mod find;
 mod http;
 mod issuer;

@@ -7,7 +7,8 @@ use ureq::http::{Method, StatusCode, Uri};
 use super::{
     Shared,
     auth::{Host, Scope},
-    http::{Answer, Attempt, Body, Failure, Patience, Request},
+    failure::{Attempt, Failure},
+    http::{Answer, Body, Patience, Request},
     lock, manifest, retry,
     url::{parse, shown, with_scheme},
 };

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Proxies, http::Attempt};
+use super::{Proxies, failure::Attempt};
 use crate::Error;
 
 /// Time limits, retries and proxies.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ureq::http::Uri;
 
-use super::http::{Attempt, Failure};
+use super::failure::{Attempt, Failure};
 use crate::Error;
 
 /// An absolute URL.

@@ -6,7 +6,8 @@ use ureq::http::{Method, Uri, header};
 
 use super::{
     Settings,
-    http::{Attempt, Body, Failure, Http, Patience, Request, content_error},
+    failure::{Attempt, Failure, content_error},
+    http::{Body, Http, Patience, Request},
     retry,
     url::{parse, shown},
 };

@@ -1,0 +1,182 @@
+//! Why an attempt failed, what is said of it, and whether another one makes sense.
+
+use std::{io, time::Duration};
+
+use ureq::{
+    Agent,
+    http::{StatusCode, header},
+};
+
+use super::{
+    Settings,
+    http::{Answer, Patience, Request},
+    issuer,
+    url::{bare_host, shown},
+};
+use crate::Error;
+
+/// No registry answers with more than this where it says what went wrong.
+const MAX_ERROR_BODY: u64 = 64 << 10;
+
+/// Why an attempt failed, and whether another one makes sense.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) error: Error,
+    pub(super) temporary: bool,
+    /// Nobody listened.
+    pub(super) refused: bool,
+    pub(super) retry_after: Option<Duration>,
+    pub(super) status: Option<StatusCode>,
+    /// The registry's own codes, such as `BLOB_UNKNOWN`.
+    pub(super) codes: Vec<String>,
+}
+
+pub(super) type Attempt<T> = Result<T, Failure>;
+
+impl Failure {
+    pub(super) fn lasting(error: Error) -> Self {
+        Self { error, temporary: false, refused: false, retry_after: None, status: None, codes: Vec::new() }
+    }
+
+    pub(super) fn temporary(error: Error) -> Self {
+        Self { temporary: true, ..Self::lasting(error) }
+    }
+
+    pub(super) fn is(&self, status: StatusCode) -> bool {
+        self.status == Some(status)
+    }
+}
+
+impl From<Failure> for Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
+}
+
+/// An error of the content itself, told apart from errors of the network.
+pub(super) fn content_error(error: io::Error) -> Error {
+    match error.downcast::<Error>() {
+        Ok(error) => error,
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Error::Corrupt(error.to_string()),
+        Err(error) => Error::Io(error.to_string()),
+    }
+}
+
+pub(super) fn transport_failure(
+    settings: &Settings,
+    request: &Request<'_>,
+    error: &ureq::Error,
+    agent: &Agent,
+) -> Failure {
+    let text = match error {
+        ureq::Error::Timeout(ureq::Timeout::Connect) => {
+            format!("no connection within {:?}", settings.connect_timeout)
+        }
+        ureq::Error::Timeout(_) => {
+            let limit = match request.patience {
+                Patience::Normal => settings.idle_timeout,
+                Patience::Short => settings.probe_timeout,
+                Patience::Long => settings.commit_timeout,
+            };
+            format!("nothing was received or could be sent for {limit:?}")
+        }
+        ureq::Error::Io(e) => io_text(request, e, agent),
+        other => other.to_string(),
+    };
+    let (temporary, refused) = match error {
+        ureq::Error::Timeout(_) => (true, false),
+        ureq::Error::Io(e) => (is_temporary(e), e.kind() == io::ErrorKind::ConnectionRefused),
+        _ => (false, false),
+    };
+    let way = settings.proxies.name_for(request.url).map(|proxy| format!(", through the proxy {proxy}"));
+    let text = format!("{} {}{}: {text}", request.method, shown(request.url), way.unwrap_or_default());
+    Failure { temporary, refused, ..Failure::lasting(Error::Remote(text)) }
+}
+
+fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
+    let text = error.to_string();
+    let renewed = text.contains("BadSignature");
+    if renewed || text.contains("UnknownIssuer") {
+        let host = bare_host(request.url);
+        let issuer = issuer::of_server(agent.config().clone(), request.url);
+        let signed = issuer.map_or_else(|| "an unknown authority".to_string(), |name| format!("'{name}'"));
+        let but = if renewed { "; the trusted authority of this name has another key" } else { "" };
+        return format!(
+            "{text}: the certificate of {host} is signed by {signed}, which is not trusted{but}; give the authority's \
+             certificate by SSL_CERT_FILE or SSL_CERT_DIR"
+        );
+    }
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "the connection was closed before the answer was complete".to_string(),
+        _ => text,
+    }
+}
+
+/// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the
+/// caller knows.
+fn is_temporary(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof, WouldBlock,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe
+            | ConnectionAborted
+            | ConnectionReset
+            | Interrupted
+            | NotConnected
+            | TimedOut
+            | UnexpectedEof
+            | WouldBlock
+    ) || error.to_string().contains("Temporary failure in name resolution")
+}
+
+impl Answer {
+    /// What this answer says went wrong.
+    pub(super) fn into_failure(mut self) -> Failure {
+        let body = self.read_all(MAX_ERROR_BODY, "the error").unwrap_or_default();
+        let (codes, message) = read_error(&body);
+        let status = self.status;
+        let mut text = format!("{} {}: {status}", self.method, shown(&self.url));
+        if !message.is_empty() {
+            text = format!("{text}: {message}");
+        }
+        let error = match status.as_u16() {
+            401 | 403 => Error::Unauthorized(text),
+            404 => Error::NotFound(text),
+            _ => Error::Remote(text),
+        };
+        Failure {
+            error,
+            temporary: matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
+            refused: false,
+            retry_after: self.header(header::RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
+            status: Some(status),
+            codes,
+        }
+    }
+}
+
+/// The codes and the text of a registry's error body (or of a token server's).
+fn read_error(body: &[u8]) -> (Vec<String>, String) {
+    let Ok(json) = serde_json::from_slice::<serde_json::Value>(body) else {
+        let text = String::from_utf8_lossy(body);
+        let line = text.lines().next().unwrap_or_default().trim();
+        let useful = !line.starts_with('<') && line.len() <= 200 && !line.chars().any(char::is_control);
+        return (Vec::new(), if useful { line.to_string() } else { String::new() });
+    };
+    let text = |value: &serde_json::Value, key: &str| {
+        let clean = |s: &str| s.chars().map(|c| if c.is_control() { ' ' } else { c }).collect::<String>();
+        value.get(key).and_then(|v| v.as_str()).map(clean).filter(|s| !s.is_empty())
+    };
+    let Some(errors) = json.get("errors").and_then(|e| e.as_array()) else {
+        let message = ["error_description", "details", "message", "error"].iter().find_map(|key| text(&json, key));
+        return (Vec::new(), message.unwrap_or_default());
+    };
+    let codes = errors.iter().filter_map(|e| text(e, "code")).collect();
+    let lines: Vec<String> = errors
+        .iter()
+        .map(|e| [text(e, "code"), text(e, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "))
+        .collect();
+    (codes, lines.join("; "))
+}
