@@ -96,7 +96,10 @@ fn ensure_owner(path: &Path, user: UserInputs) -> io::Result<()> {
     }
     for entry in fs::read_dir(path).map_err(named)? {
         let entry = entry.map_err(named)?;
-        let metadata = entry.metadata().map_err(named)?;
+        let metadata = match entry.metadata() {
+            Err(e) if is_gone(&e) => continue,
+            metadata => metadata.map_err(named)?,
+        };
         if metadata.is_dir() && !can_write(&metadata, user) {
             lchown(entry.path(), Some(user.uid), Some(user.gid)).map_err(named)?;
             chown_below(&entry.path(), user)?;
@@ -114,16 +117,53 @@ fn can_write(metadata: &fs::Metadata, user: UserInputs) -> bool {
 /// Never follows a symlink: what it leads to is not the volume's.
 fn chown_below(path: &Path, user: UserInputs) -> io::Result<()> {
     for entry in walkdir::WalkDir::new(path).min_depth(1) {
-        let entry = entry?;
-        lchown(entry.path(), Some(user.uid), Some(user.gid))
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.path().display())))?;
+        let owned = entry.map_err(io::Error::from).and_then(|entry| {
+            lchown(entry.path(), Some(user.uid), Some(user.gid))
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.path().display())))
+        });
+        match owned {
+            Err(e) if is_gone(&e) => {}
+            owned => owned?,
+        }
     }
     Ok(())
 }
 
+/// Another process, such as the other image's extender, took it away meanwhile.
+fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
+
+    #[test]
+    fn what_others_take_away_needs_no_owner() {
+        if !is_privileged() {
+            return;
+        }
+        let dir = std::env::temp_dir().join(format!("privileges-{}", std::process::id()));
+        let sub = dir.join("sub");
+        fs::create_dir_all(&sub).unwrap();
+        let done = AtomicBool::new(false);
+        let user = UserInputs { uid: 1000, gid: 1000 };
+        let owned: Result<(), io::Error> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    fs::create_dir_all(sub.join("new/of/another")).unwrap();
+                    fs::remove_dir_all(sub.join("new")).unwrap();
+                }
+            });
+            let owned = (0..2000).try_for_each(|_| chown_below(&dir, user));
+            done.store(true, Ordering::Relaxed);
+            owned
+        });
+        fs::remove_dir_all(&dir).unwrap();
+        owned.unwrap();
+    }
 
     #[test]
     fn users_are_found_by_number() {
