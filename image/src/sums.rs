@@ -91,9 +91,9 @@ impl KnownLayers {
         Self(entries.filter_map(|entry| known(&entry.path())).collect())
     }
 
-    /// Whether one of these is known.
-    pub(crate) fn any(&self, wanted: impl Fn(&Digest) -> bool) -> bool {
-        self.0.iter().any(|(diff_id, _)| wanted(diff_id))
+    /// The sizes of those of these that are known.
+    pub(crate) fn sizes(&self, wanted: impl Fn(&Digest) -> bool) -> impl Iterator<Item = u64> {
+        self.0.iter().filter(move |(diff_id, _)| wanted(diff_id)).map(|(_, sums)| sums.size)
     }
 
     /// The diff ID of the tar with these checksums.

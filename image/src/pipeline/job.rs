@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Destination, Event, LayerJob, LayerResult,
-    blocks::{BLOCK, Block, Shared, Task},
+    blocks::{BLOCK, Block, KEEP, Shared, Task},
     sinks::{self, Compressed, Item},
     tally::{Kept, Pass, Tally, keep, tar_path},
 };
@@ -113,10 +113,13 @@ impl<'scope> Context<'scope, '_> {
     /// alone.
     fn look(&self, job: &'scope LayerJob, look_first: bool, keep: bool) -> Result<Look<'scope>> {
         let source = Source::Recipe(&job.recipe);
-        let Some(known) = job.known.as_ref().filter(|known| look_first && may_be_known(job, known)) else {
+        let known = job.known.as_ref().filter(|_| look_first);
+        let smallest = known.and_then(|known| smallest_known(job, known));
+        let Some((known, smallest)) = known.zip(smallest) else {
             return Ok(Look { diff_id_first: look_first, seen: None, first: None, source });
         };
-        let (sums, kept) = self.sum(job, keep)?;
+        // A layer that was large before will hardly be one that can be kept.
+        let (sums, kept) = self.sum(job, keep && smallest <= KEEP as u64)?;
         let first = known.find(&sums).map(|diff_id| Pass::known(diff_id, &sums));
         let source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
         Ok(Look { diff_id_first: first.is_some(), seen: Some(sums), first, source })
@@ -225,11 +228,10 @@ fn wants_cache(job: &LayerJob, diff_id: &Digest) -> bool {
     job.cache_to.as_ref().is_some_and(|(_, has)| !has.contains(diff_id))
 }
 
-/// Whether the layer may be one that is known, and worth knowing.
-fn may_be_known(job: &LayerJob, known: &KnownLayers) -> bool {
+/// The size of the smallest layer that this one may be, and that is worth knowing.
+fn smallest_known(job: &LayerJob, known: &KnownLayers) -> Option<u64> {
     let in_cache = |diff_id: &Digest| job.tar_to.as_ref().is_some_and(|(_, dir)| tar_path(dir, diff_id).exists());
-    let useful = |diff_id: &Digest| job.reusable.contains(diff_id) || in_cache(diff_id);
-    known.any(useful)
+    known.sizes(|diff_id| job.reusable.contains(diff_id) || in_cache(diff_id)).min()
 }
 
 /// Whether the layer may turn out to need nothing: then its diff ID comes first.
