@@ -26,7 +26,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "app" => {
             let mut all = Vec::new();
             walk(dir, &mut all)?;
-            Recipe::files(dir, all, owner)?
+            Recipe::files(dir, all.into_iter().map(|path| (path, None)).collect(), owner)?
         }
         "tar" => Recipe::tar(dir),
         _ => Recipe::dir(dir, owner)?,

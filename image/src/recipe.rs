@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsStr,
+    fs::FileType,
     io::{self, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::{Path, PathBuf},
@@ -127,20 +128,20 @@ impl Recipe {
         Ok(())
     }
 
-    /// These paths (absolute, of or below `root`), sorted by all their bytes, after the parents of `root`.
-    /// No path at all: no entry at all.
+    /// These paths (absolute, of or below `root`), sorted by all their bytes, after the parents of `root`. What is there
+    /// is looked at where it is not known. No path at all: no entry at all.
     ///
     /// # Errors
     /// None at present: what is on disk is looked at when the tar is streamed.
-    pub fn files(root: &Path, mut paths: Vec<PathBuf>, owner: Owner) -> io::Result<Self> {
+    pub fn files(root: &Path, mut paths: Vec<(PathBuf, Option<FileType>)>, owner: Owner) -> io::Result<Self> {
         let mut recipe = Self::default();
         if paths.is_empty() {
             return Ok(recipe);
         }
-        paths.sort_unstable_by(|a, b| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
+        paths.sort_unstable_by(|(a, _), (b, _)| a.as_os_str().as_bytes().cmp(b.as_os_str().as_bytes()));
         recipe.push_parents(&clean_path(&std::path::absolute(root)?));
-        for path in paths {
-            recipe.push(path.as_os_str().as_bytes(), Kind::Any, owner);
+        for (path, found) in paths {
+            recipe.push(path.as_os_str().as_bytes(), found.map_or(Kind::Any, kind_of), owner);
         }
         Ok(recipe)
     }
@@ -284,7 +285,7 @@ fn header(name: &[u8], kind: u8, mode: u32, owner: Owner) -> Header<'_> {
     Header { name, kind, mode, uid: owner.uid, gid: owner.gid, ..Header::default() }
 }
 
-fn kind_of(file_type: std::fs::FileType) -> Kind {
+fn kind_of(file_type: FileType) -> Kind {
     if file_type.is_file() {
         Kind::File
     } else if file_type.is_dir() {

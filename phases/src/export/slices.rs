@@ -5,7 +5,8 @@
 
 use std::{
     ffi::OsString,
-    fs, io,
+    fs::{self, FileType},
+    io,
     path::{Component, Path, PathBuf},
 };
 
@@ -13,11 +14,24 @@ use anyhow::Context as _;
 use buildpack_api::Slice;
 use image::Glob;
 
+/// A path of the application directory, and what is there, if that was looked at.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) path: PathBuf,
+    pub(super) file_type: Option<FileType>,
+}
+
+impl PartialEq<PathBuf> for Found {
+    fn eq(&self, path: &PathBuf) -> bool {
+        self.path == *path
+    }
+}
+
 /// The paths of each slice, and last of what is left. A slice has the directories above its files too.
 ///
 /// # Errors
 /// A directory that cannot be read; a pattern that is none.
-pub(super) fn divide(app: &Path, slices: &[Slice]) -> anyhow::Result<Vec<Vec<PathBuf>>> {
+pub(super) fn divide(app: &Path, slices: &[Slice]) -> anyhow::Result<Vec<Vec<Found>>> {
     let mut tree = Tree::read(app)?;
     let mut divided = Vec::with_capacity(slices.len() + 1);
     for slice in slices {
@@ -41,15 +55,22 @@ struct Tree {
 struct Node {
     /// Relative to its parent; the root's is the whole path.
     name: OsString,
+    file_type: Option<FileType>,
     parent: usize,
     children: Vec<usize>,
     /// In a slice already.
     taken: bool,
 }
 
+impl Node {
+    fn new(name: OsString, file_type: Option<FileType>, parent: usize) -> Self {
+        Self { name, file_type, parent, children: Vec::new(), taken: false }
+    }
+}
+
 impl Tree {
     fn read(app: &Path) -> anyhow::Result<Self> {
-        let root = Node { name: app.as_os_str().to_owned(), parent: 0, children: Vec::new(), taken: false };
+        let root = Node::new(app.as_os_str().to_owned(), None, 0);
         let mut tree = Self { nodes: vec![root] };
         let mut pending = vec![(0, app.to_path_buf())];
         while let Some((dir, path)) = pending.pop() {
@@ -57,16 +78,22 @@ impl Tree {
             for entry in fs::read_dir(&path).map_err(failed)? {
                 let entry = entry.map_err(failed)?;
                 let index = tree.nodes.len();
-                if entry.file_type().map_err(failed)?.is_dir() {
+                let file_type = entry.file_type().map_err(failed)?;
+                if file_type.is_dir() {
                     pending.push((index, entry.path()));
                 }
-                tree.nodes.push(Node { name: entry.file_name(), parent: dir, children: Vec::new(), taken: false });
+                tree.nodes.push(Node::new(entry.file_name(), Some(file_type), dir));
                 if let Some(parent) = tree.nodes.get_mut(dir) {
                     parent.children.push(index);
                 }
             }
         }
         Ok(tree)
+    }
+
+    fn found(&self, index: usize) -> Found {
+        let file_type = self.nodes.get(index).and_then(|node| node.file_type);
+        Found { path: self.path(index), file_type }
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -111,7 +138,7 @@ impl Tree {
     }
 
     /// The matches that no earlier slice took, what is below them, and the directories above.
-    fn take(&mut self, matches: &[usize]) -> Vec<PathBuf> {
+    fn take(&mut self, matches: &[usize]) -> Vec<Found> {
         let mut taken = Vec::new();
         let mut pending: Vec<usize> = matches.to_vec();
         while let Some(index) = pending.pop() {
@@ -126,7 +153,7 @@ impl Tree {
         for &index in &taken {
             self.add_above(index, &mut is_above, &mut above);
         }
-        let paths = taken.iter().chain(above.iter().map(|(_, dir)| dir)).map(|index| self.path(*index)).collect();
+        let paths = taken.iter().chain(above.iter().map(|(_, dir)| dir)).map(|index| self.found(*index)).collect();
         // The deepest first: a directory whose last entry is taken is taken itself.
         above.sort_by_key(|(depth, _)| std::cmp::Reverse(*depth));
         for (_, dir) in above {
@@ -156,8 +183,8 @@ impl Tree {
     }
 
     /// What no slice took.
-    fn rest(&self) -> Vec<PathBuf> {
-        (0..self.nodes.len()).filter(|index| !self.is_taken(*index)).map(|index| self.path(index)).collect()
+    fn rest(&self) -> Vec<Found> {
+        (0..self.nodes.len()).filter(|index| !self.is_taken(*index)).map(|index| self.found(index)).collect()
     }
 }
 
@@ -220,7 +247,7 @@ mod tests {
     fn slices(app: &Path, patterns: &[&[&str]]) -> Vec<Vec<String>> {
         let slices: Vec<_> =
             patterns.iter().map(|p| Slice { paths: p.iter().map(|p| (*p).to_owned()).collect() }).collect();
-        let relative = |path: PathBuf| match path.strip_prefix(app).unwrap().to_str().unwrap() {
+        let relative = |found: Found| match found.path.strip_prefix(app).unwrap().to_str().unwrap() {
             "" => ".".to_owned(),
             path => path.to_owned(),
         };
