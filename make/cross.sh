@@ -57,9 +57,7 @@ mkdir -p "$out"
 for part in "$@"; do
   case $part in
     launcher)
-      # With std compiled along, "s" makes it smaller than "z" does, and faster.
-      RUSTFLAGS=$flags CARGO_PROFILE_LAUNCHER_OPT_LEVEL=s $build $std -Z build-std-features=optimize_for_size \
-        --profile launcher -p launcher
+      RUSTFLAGS=$flags $build $std -Z build-std-features=optimize_for_size --profile launcher -p launcher
       take "$CARGO_TARGET_DIR/$target/launcher/launcher" ;;
     phases)
       RUSTFLAGS=$flags $build $std -Z build-std-features=default --release -p cmd --bins
