@@ -3,7 +3,7 @@
 #
 # Coverage is a pass of the compiler's own and libFuzzer comes as a crate, so neither nightly nor cargo-fuzz is needed.
 # With SEED=1 every run tries the same, as far as its time goes. What is found stays in fuzz/artifacts; what was learnt in
-# fuzz/corpus. Without a C++ compiler it says so and passes.
+# fuzz/corpus. Without a C++ compiler it says so and passes. BUILD=only compiles the targets.
 set -uo pipefail
 cd "$(dirname "$0")/../fuzz"
 
@@ -24,6 +24,7 @@ export RUSTFLAGS="-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4
   -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
   -Cllvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing"
 cargo build --quiet --release --target "$target" "${targets[@]/#/--bin=}" || exit 1
+[[ ${BUILD:-} != only ]] || exit 0
 
 # Directories that the targets make are many and small.
 [[ -w /dev/shm ]] && export TMPDIR=/dev/shm
