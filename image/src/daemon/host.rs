@@ -12,7 +12,10 @@ use std::{
 
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    client::{
+        Resumption,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
     crypto::{CryptoProvider, ring},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
 };
@@ -134,11 +137,16 @@ fn tls(dir: &Path, verify: bool) -> Result<ClientConfig> {
     } else {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     };
-    if !dir.join("cert.pem").exists() && !dir.join("key.pem").exists() {
-        return Ok(builder.with_no_client_auth());
-    }
-    let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).map_err(|e| named("key.pem", &e))?;
-    builder.with_client_auth_cert(certificates(dir, "cert.pem")?, key).map_err(failed)
+    let mut config = if !dir.join("cert.pem").exists() && !dir.join("key.pem").exists() {
+        builder.with_no_client_auth()
+    } else {
+        let key = PrivateKeyDer::from_pem_file(dir.join("key.pem")).map_err(|e| named("key.pem", &e))?;
+        builder.with_client_auth_cert(certificates(dir, "cert.pem")?, key).map_err(failed)?
+    };
+    // What stands before a daemon may be made with OpenSSL, which hands out sessions that it then refuses to resume where it
+    // asks for certificates. There are but a few connections.
+    config.resumption = Resumption::disabled();
+    Ok(config)
 }
 
 fn certificates(dir: &Path, name: &str) -> Result<Vec<CertificateDer<'static>>> {
