@@ -2,10 +2,13 @@
 //! the system; at every start of an app, dozens are listed.
 
 use std::{
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    path::Path,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -29,18 +32,56 @@ pub enum EntryKind {
     Other,
 }
 
-/// The entries of a directory, in no order.
-///
-/// # Errors
-/// It cannot be opened or read. They do not name it.
-pub fn list_dir(path: &Path) -> io::Result<Vec<(CString, EntryKind)>> {
-    Ok(entries(open_dir(path)?.as_fd(), &mut [0; BUFFER_SIZE])?)
+/// Where the system looks for a path: below a directory that is open, so that what leads there is not looked up for each
+/// file anew.
+#[derive(Debug)]
+pub struct Dir {
+    /// `None`: from the root or the working directory on.
+    fd: Option<OwnedFd>,
+    path: PathBuf,
 }
 
-/// To be read. musl's `open` sets its flag by another call.
-pub(crate) fn open_dir(path: &Path) -> nix::Result<OwnedFd> {
-    openat(AT_FDCWD, path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+impl Dir {
+    /// A directory; one that cannot be opened makes nothing quicker.
+    pub fn open(path: &Path) -> Self {
+        let fd = openat(AT_FDCWD, path, OPEN, Mode::empty()).ok();
+        Self { fd, path: path.to_owned() }
+    }
+
+    /// No directory: all paths are looked for from their beginning.
+    pub(crate) fn none() -> Self {
+        Self { fd: None, path: PathBuf::new() }
+    }
+
+    /// What a path below is called there.
+    pub(crate) fn at<'a>(&'a self, path: &'a Path) -> (BorrowedFd<'a>, &'a Path) {
+        let below = || {
+            let fd = self.fd.as_ref()?;
+            let rest =
+                path.as_os_str().as_bytes().strip_prefix(self.path.as_os_str().as_bytes())?.strip_prefix(b"/")?;
+            // What begins with a slash would lead elsewhere.
+            let rest = rest.first().filter(|first| **first != b'/').map(|_| OsStr::from_bytes(rest))?;
+            Some((fd.as_fd(), Path::new(rest)))
+        };
+        below().unwrap_or((AT_FDCWD, path))
+    }
+
+    /// The entries of a directory, in no order.
+    ///
+    /// # Errors
+    /// It cannot be opened or read. They do not name it.
+    pub fn list(&self, path: &Path) -> io::Result<Vec<(CString, EntryKind)>> {
+        Ok(entries(self.open_dir(path)?.as_fd(), &mut [0; BUFFER_SIZE])?)
+    }
+
+    pub(crate) fn open_dir(&self, path: &Path) -> nix::Result<OwnedFd> {
+        let (dir, path) = self.at(path);
+        openat(dir, path, OPEN, Mode::empty())
+    }
 }
+
+/// To be read. musl's `open` sets `O_CLOEXEC` by another call, `openat` does not.
+const OPEN: OFlag = OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_CLOEXEC);
 
 /// Names and kinds, in no order. The buffer takes what the system tells at a time.
 pub(crate) fn entries(dir: BorrowedFd, buffer: &mut [u8]) -> nix::Result<Vec<(CString, EntryKind)>> {
@@ -68,5 +109,30 @@ pub(crate) fn entries(dir: BorrowedFd, buffer: &mut [u8]) -> nix::Result<Vec<(CS
             }
             rest = after;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_below_a_directory_are_found_from_there() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("layers/one/env")).unwrap();
+        let layers = root.path().join("layers");
+        let dir = Dir::open(&layers);
+        let at = |path: &Path| dir.at(path).1.to_owned();
+        assert_eq!(at(&layers.join("one/env")), Path::new("one/env"));
+        let elsewhere = [layers.clone(), root.path().join("layers2/x"), "/etc".into(), "one".into()];
+        for path in elsewhere.into_iter().chain([format!("{}//etc", layers.display()).into()]) {
+            assert_eq!(at(&path), path);
+        }
+        // Wherever it has moved to.
+        std::fs::rename(&layers, root.path().join("moved")).unwrap();
+        assert_eq!(dir.list(&layers.join("one")).unwrap(), [(c"env".to_owned(), EntryKind::Directory)]);
+        let missing = Dir::open(&layers);
+        assert_eq!(missing.at(&layers.join("one")).1, layers.join("one"));
+        assert_eq!(missing.list(&layers).unwrap_err().kind(), io::ErrorKind::NotFound);
     }
 }

@@ -4,12 +4,18 @@
 use std::{
     collections::BTreeMap,
     ffi::{OsStr, OsString},
-    fs, io,
+    io,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
 };
 
-use crate::{env_dir::EnvDir, parse::naming};
+use nix::{
+    errno::Errno,
+    fcntl::AtFlags,
+    sys::stat::{SFlag, fstatat},
+};
+
+use crate::{dir::Dir, env_dir::EnvDir, parse::naming};
 
 /// An environment; names and values are bytes, and the order is that of the names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,26 +89,26 @@ impl Env {
     /// # Errors
     /// A directory that cannot be asked for; they name it.
     pub fn add_build_layer(&mut self, layer: &Path) -> io::Result<()> {
-        self.add_paths(layer, &BUILD_PATHS)
+        self.add_paths(&Dir::none(), layer, &BUILD_PATHS)
     }
 
-    /// Prepends `<layer>/{bin,lib}` where they exist, to PATH and `LD_LIBRARY_PATH`.
+    /// Prepends `<layer>/{bin,lib}` where they exist, to PATH and `LD_LIBRARY_PATH`. They are looked for from `from` on.
     /// # Errors
     /// As [`Self::add_build_layer`].
-    pub fn add_launch_layer(&mut self, layer: &Path) -> io::Result<()> {
-        self.add_paths(layer, &LAUNCH_PATHS)
+    pub fn add_launch_layer(&mut self, from: &Dir, layer: &Path) -> io::Result<()> {
+        self.add_paths(from, layer, &LAUNCH_PATHS)
     }
 
-    fn add_paths(&mut self, layer: &Path, paths: &[(&str, &str)]) -> io::Result<()> {
+    fn add_paths(&mut self, from: &Dir, layer: &Path, paths: &[(&str, &str)]) -> io::Result<()> {
         for (dir, variable) in paths {
             let dir = layer.join(dir);
-            match fs::metadata(&dir) {
-                Ok(metadata) if metadata.is_dir() => {
+            let (at, path) = from.at(&dir);
+            match fstatat(at, path, AtFlags::empty()) {
+                Ok(stat) if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR => {
                     self.prepend(OsStr::new(variable), dir.into_os_string(), OsStr::new(":"));
                 }
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {}
-                Err(error) => return Err(naming("stat", &dir, &error)),
+                Ok(_) | Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(error) => return Err(naming("stat", &dir, &error.into())),
             }
         }
         Ok(())
@@ -115,7 +121,12 @@ impl Env {
     ///
     /// Whether it has directories, which are not applied: `env.launch` may have one for the process type.
     pub fn apply_dir(&mut self, dir: &Path, bare: EnvDirDefault) -> io::Result<bool> {
-        let dir = EnvDir::read(dir)?;
+        self.apply_dir_from(&Dir::none(), dir, bare)
+    }
+
+    /// As [`Self::apply_dir`], looking from an open directory on.
+    pub fn apply_dir_from(&mut self, from: &Dir, dir: &Path, bare: EnvDirDefault) -> io::Result<bool> {
+        let dir = EnvDir::read_at(from, dir)?;
         let has_dirs = dir.has_dirs;
         let (delimiters, files): (Vec<_>, Vec<_>) =
             dir.files.into_iter().partition(|(file, _)| file.as_bytes().ends_with(DELIMITER_SUFFIX));
@@ -229,6 +240,8 @@ fn concat(parts: [&OsStr; 3]) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn env(pairs: &[(&str, &str)]) -> Env {
@@ -334,7 +347,7 @@ mod tests {
         );
 
         let mut launch = Env::default();
-        launch.add_launch_layer(&first).unwrap();
+        launch.add_launch_layer(&Dir::open(layers.path()), &first).unwrap();
         assert_eq!(launch, env(&[("PATH", &at("a/bin")), ("LD_LIBRARY_PATH", &at("a/lib"))]));
     }
 

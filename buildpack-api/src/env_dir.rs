@@ -18,7 +18,7 @@ use nix::{
 };
 
 use crate::{
-    dir::{EntryKind, entries, open_dir},
+    dir::{Dir, EntryKind, entries},
     parse::{check_size, naming, read_bounded},
 };
 
@@ -39,8 +39,13 @@ impl EnvDir {
     /// # Errors
     /// What cannot be listed or read, as [`read_bounded`] has it. They name the path.
     pub(crate) fn read(path: &Path) -> io::Result<Self> {
+        Self::read_at(&Dir::none(), path)
+    }
+
+    /// As [`Self::read`], looking from an open directory on.
+    pub(crate) fn read_at(from: &Dir, path: &Path) -> io::Result<Self> {
         let mut found = Self::default();
-        let dir = match open_dir(path) {
+        let dir = match from.open_dir(path) {
             Ok(dir) => dir,
             Err(Errno::ENOENT) => return Ok(found),
             Err(error) => return Err(naming("open", path, &error.into())),

@@ -28,7 +28,7 @@ mod version;
 
 pub use build::BuildToml;
 pub use descriptor::{Buildpack, BuildpackKind, Extension, Kind};
-pub use dir::{EntryKind, list_dir};
+pub use dir::{Dir, EntryKind};
 pub use env::{Env, EnvDirDefault};
 pub use exec_d::parse_exec_d_output;
 pub use exec_env::exec_env_applies;

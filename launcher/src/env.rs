@@ -15,14 +15,15 @@ pub(crate) fn launch_env(
     let mut env = Env::for_launch(inherited);
     for buildpack in layers.by_buildpack() {
         for layer in buildpack {
-            env.add_launch_layer(layer).map_err(|e| Error::io(&format!("add layer '{}'", layer.display()), &e))?;
+            env.add_launch_layer(layers.root(), layer)
+                .map_err(|e| Error::io(&format!("add layer '{}'", layer.display()), &e))?;
         }
         for layer in buildpack {
             let for_launch = layer.join("env.launch");
-            apply(&mut env, &layer.join("env"))?;
-            if apply(&mut env, &for_launch)? {
+            apply(&mut env, layers, &layer.join("env"))?;
+            if apply(&mut env, layers, &for_launch)? {
                 if let Some(process_type) = process_type {
-                    apply(&mut env, &for_launch.join(process_type))?;
+                    apply(&mut env, layers, &for_launch.join(process_type))?;
                 }
             }
         }
@@ -31,8 +32,8 @@ pub(crate) fn launch_env(
 }
 
 /// Whether the env directory has directories.
-fn apply(env: &mut Env, dir: &Path) -> Result<bool, Error> {
-    env.apply_dir(dir, EnvDirDefault::Override)
+fn apply(env: &mut Env, layers: &LayerDirs, dir: &Path) -> Result<bool, Error> {
+    env.apply_dir_from(layers.root(), dir, EnvDirDefault::Override)
         .map_err(|e| Error::io(&format!("apply env files from dir '{}'", dir.display()), &e))
 }
 

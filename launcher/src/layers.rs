@@ -7,43 +7,54 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use buildpack_api::{EntryKind, list_dir};
+use buildpack_api::{Dir, EntryKind};
 use platform_api::GroupEntry;
 
 use crate::error::Error;
 
 /// The layer directories of each buildpack: buildpacks in the order of the build, layers in byte order of their names.
 #[derive(Debug)]
-pub(crate) struct LayerDirs(Vec<Vec<PathBuf>>);
+pub(crate) struct LayerDirs {
+    /// `<layers>` itself: everything lies below it.
+    root: Dir,
+    by_buildpack: Vec<Vec<PathBuf>>,
+}
 
 impl LayerDirs {
     /// A buildpack that brought no layers into the image has no directory, which is no error.
     pub(crate) fn find(layers: &Path, buildpacks: &[GroupEntry]) -> Result<Self, Error> {
+        let root = Dir::open(layers);
         let of = |entry: &GroupEntry| {
-            let found = list(&layers.join(entry.id.escaped()), |kind| kind == Kind::Directory)?;
+            let found = list(&root, &layers.join(entry.id.escaped()), |kind| kind == Kind::Directory)?;
             Ok(found.unwrap_or_default())
         };
-        buildpacks.iter().map(of).collect::<Result<_, _>>().map(Self)
+        let by_buildpack = buildpacks.iter().map(of).collect::<Result<_, _>>()?;
+        Ok(Self { root, by_buildpack })
+    }
+
+    /// Where to look for what is in layers.
+    pub(crate) const fn root(&self) -> &Dir {
+        &self.root
     }
 
     /// One slice of layers per buildpack.
     pub(crate) fn by_buildpack(&self) -> impl Iterator<Item = &[PathBuf]> {
-        self.0.iter().map(Vec::as_slice)
+        self.by_buildpack.iter().map(Vec::as_slice)
     }
 
     /// The files in `<layer>/<dir>` of every layer, then those in `<layer>/<dir>/<process type>` of every layer.
     pub(crate) fn files(&self, dir: &str, process_type: Option<&str>) -> Result<Vec<PathBuf>, Error> {
         let is_file = |kind| kind == Kind::File;
         let (mut files, mut for_process) = (Vec::new(), Vec::new());
-        for layer in self.0.iter().flatten() {
+        for layer in self.by_buildpack.iter().flatten() {
             let dir = layer.join(dir);
-            if let Some(mut found) = list(&dir, is_file)? {
+            if let Some(mut found) = list(&self.root, &dir, is_file)? {
                 files.append(&mut found);
                 for_process.extend(process_type.map(|process_type| dir.join(process_type)));
             }
         }
         for dir in for_process {
-            files.append(&mut list(&dir, is_file)?.unwrap_or_default());
+            files.append(&mut list(&self.root, &dir, is_file)?.unwrap_or_default());
         }
         Ok(files)
     }
@@ -58,9 +69,9 @@ enum Kind {
 }
 
 /// The wanted entries of a directory in byte order; `None` where there is no such directory.
-fn list(dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Option<Vec<PathBuf>>, Error> {
+fn list(root: &Dir, dir: &Path, wanted: impl Fn(Kind) -> bool) -> Result<Option<Vec<PathBuf>>, Error> {
     let failed = |e: io::Error| Error::io(&format!("list files in '{}'", dir.display()), &e);
-    let entries = match list_dir(dir) {
+    let entries = match root.list(dir) {
         Ok(entries) => entries,
         // `exec.d` may be a file in a layer that has other ideas of what it is.
         Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => return Ok(None),
