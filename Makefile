@@ -10,7 +10,7 @@
 # package    for each architecture the tgz that platforms take, and the lifecycle image: make package [ARCHES="amd64 arm64"]
 # package-test  tests the packages that were made; those of other architectures with qemu
 # package-check builds the packages twice, in two places, and compares them: make package-check [ARCHES=...] [PARTS=launcher]
-#            AGAINST=out builds them once, and compares with what is there
+#            AGAINST=out builds them once, and compares with what is there of the same architectures
 # clean      removes out and target
 
 MACHINE := $(shell uname -m)

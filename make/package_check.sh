@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the packages of what is committed twice, from nothing, in two directories, and compares: package_check.sh ARCH...
 #
-# AGAINST=DIR names what a build before left in its "out": then one more is enough.
+# AGAINST=DIR names what a build of the same architectures left in its "out": then one more is enough.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
