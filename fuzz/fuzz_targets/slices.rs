@@ -37,6 +37,6 @@ fuzz_target!(|text: &str| {
     assert_eq!(divided.len(), slices.len() + 1);
     for file in FILES {
         let path = app().join(file);
-        assert_eq!(divided.iter().flatten().filter(|taken| **taken == path).count(), 1, "{file}: {divided:?}");
+        assert_eq!(divided.iter().flatten().filter(|(taken, _)| *taken == path).count(), 1, "{file}: {divided:?}");
     }
 });

@@ -114,8 +114,7 @@ fn app_layers(
 ) -> anyhow::Result<Vec<Planned>> {
     let mut planned = Vec::new();
     let slices = slices::divide(&i.app, &metadata.slices).context("exporting app layers: creating app layers")?;
-    for (n, slice) in (1..).zip(slices) {
-        let paths = slice.into_iter().map(|found| (found.path, found.file_type)).collect();
+    for (n, paths) in (1..).zip(slices) {
         let whole = metadata.slices.is_empty();
         let recipe = Recipe::files(&i.app, paths, owner).context("exporting app layers")?;
         planned.push(Planned {

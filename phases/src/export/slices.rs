@@ -15,17 +15,7 @@ use buildpack_api::Slice;
 use image::Glob;
 
 /// A path of the application directory, and what is there, if that was looked at.
-#[derive(Debug)]
-pub(super) struct Found {
-    pub(super) path: PathBuf,
-    pub(super) file_type: Option<FileType>,
-}
-
-impl PartialEq<PathBuf> for Found {
-    fn eq(&self, path: &PathBuf) -> bool {
-        self.path == *path
-    }
-}
+pub(super) type Found = (PathBuf, Option<FileType>);
 
 /// The paths of each slice, and last of what is left. A slice has the directories above its files too.
 ///
@@ -92,8 +82,7 @@ impl Tree {
     }
 
     fn found(&self, index: usize) -> Found {
-        let file_type = self.nodes.get(index).and_then(|node| node.file_type);
-        Found { path: self.path(index), file_type }
+        (self.path(index), self.nodes.get(index).and_then(|node| node.file_type))
     }
 
     fn path(&self, index: usize) -> PathBuf {
@@ -247,7 +236,7 @@ mod tests {
     fn slices(app: &Path, patterns: &[&[&str]]) -> Vec<Vec<String>> {
         let slices: Vec<_> =
             patterns.iter().map(|p| Slice { paths: p.iter().map(|p| (*p).to_owned()).collect() }).collect();
-        let relative = |found: Found| match found.path.strip_prefix(app).unwrap().to_str().unwrap() {
+        let relative = |(path, _): Found| match path.strip_prefix(app).unwrap().to_str().unwrap() {
             "" => ".".to_owned(),
             path => path.to_owned(),
         };
