@@ -12,7 +12,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use image::Digest;
+use image::{Digest, tar_reader::XATTR};
 use sha2::{Digest as _, Sha256};
 use tar::{Builder, EntryType, Header};
 
@@ -29,7 +29,6 @@ pub(crate) struct LayerTar {
 /// Where whiteouts and names that are too long for a plain header begin.
 const WHITEOUT: &[u8] = b".wh.";
 const NAME: usize = 100;
-pub(crate) const XATTR: &str = "SCHILY.xattr.";
 
 /// Writes the changes into a new file: whiteouts, then what is there, sorted.
 pub(crate) fn write(root: &Path, changes: &Changes, to: &Path) -> Result<LayerTar> {

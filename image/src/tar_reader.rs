@@ -11,6 +11,8 @@ use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 use self::records::{digits, seconds};
 use crate::tar_header::{BLOCK, Records};
 
+/// What the names of extended attributes begin with, as the keys of PAX records.
+pub const XATTR: &str = "SCHILY.xattr.";
 /// Bytes that records or a long name may take, as in Go.
 const LONGEST: u64 = 1 << 20;
 /// Parts that a sparse file may have.
@@ -59,7 +61,7 @@ pub struct TarEntry {
 impl TarEntry {
     /// The extended attributes that are kept in PAX records, by their names.
     pub fn xattrs(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.records.iter().filter_map(|(key, value)| Some((key.strip_prefix(b"SCHILY.xattr.")?, value.as_slice())))
+        self.records.iter().filter_map(|(key, value)| Some((key.strip_prefix(XATTR.as_bytes())?, value.as_slice())))
     }
 
     /// Whether the content lies in the tar as it is in the file.

@@ -9,7 +9,7 @@ use std::{
     thread,
 };
 
-use super::{Registry, manifest};
+use super::{Registry, lock, manifest};
 use crate::{Blob, BlobSource, Digest, Error, Image, Reference, Result};
 
 /// Blobs looked for, mounted or copied at once.
@@ -21,21 +21,7 @@ impl Registry {
         let repository = self.repository(to);
         let blobs: Vec<&Blob> = image.layers.iter().filter_map(|layer| layer.blob.as_ref()).collect();
         let blobs: Vec<&Blob> = blobs.into_iter().filter(|blob| !repository.must_have(&blob.digest)).collect();
-        let next = AtomicUsize::new(0);
-        let failure: Mutex<Option<Error>> = Mutex::new(None);
-        thread::scope(|scope| {
-            for _ in 0..BLOBS_AT_ONCE.min(blobs.len()) {
-                scope.spawn(|| {
-                    while let Some(blob) = blobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Err(error) = self.ensure_blob(to, blob) {
-                            failure.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
-                            next.store(blobs.len(), Ordering::Relaxed);
-                        }
-                    }
-                });
-            }
-        });
-        failure.into_inner().unwrap_or_else(PoisonError::into_inner).map_or(Ok(()), Err)
+        first(&blobs, |blob| self.ensure_blob(to, blob).err()).map_or(Ok(()), Err)
     }
 
     /// The first layer blob of a found image that its registry does not have (any more).
@@ -60,24 +46,36 @@ impl Registry {
     }
 
     pub(super) fn first_missing(&self, blobs: &[(&Reference, &Digest)]) -> Result<Option<Digest>> {
-        let parts = blobs.chunks(blobs.len().div_ceil(BLOBS_AT_ONCE).max(1));
-        thread::scope(|scope| {
-            let first_missing = |part: &[(&Reference, &Digest)]| {
-                for (reference, digest) in part {
-                    if !self.has_blob(reference, digest)? {
-                        return Ok(Some((*digest).clone()));
+        let missing = |(reference, digest): &(&Reference, &Digest)| match self.has_blob(reference, digest) {
+            Ok(true) => None,
+            Ok(false) => Some(Ok((*digest).clone())),
+            Err(error) => Some(Err(error)),
+        };
+        first(blobs, missing).transpose()
+    }
+}
+
+/// What is found at the first of the items where something is found; those after it may be left.
+fn first<T: Sync, F: Send>(items: &[T], find: impl Fn(&T) -> Option<F> + Sync) -> Option<F> {
+    let next = AtomicUsize::new(0);
+    let first: Mutex<Option<(usize, F)>> = Mutex::new(None);
+    thread::scope(|scope| {
+        for _ in 0..BLOBS_AT_ONCE.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { return };
+                    let Some(found) = find(item) else { continue };
+                    next.store(items.len(), Ordering::Relaxed);
+                    let mut first = lock(&first);
+                    if first.as_ref().is_none_or(|(before, _)| index < *before) {
+                        *first = Some((index, found));
                     }
                 }
-                Ok(None)
-            };
-            let threads: Vec<_> = parts.map(|part| scope.spawn(move || first_missing(part))).collect();
-            let mut missing = None;
-            for thread in threads {
-                missing = missing.or(thread.join().unwrap_or_else(panicked)?);
-            }
-            Ok(missing)
-        })
-    }
+            });
+        }
+    });
+    first.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, found)| found)
 }
 
 /// What a thread that panicked comes to.

@@ -130,6 +130,7 @@ impl Repository {
         let text = format!("{} {}: refused twice", call.method, shown(&call.url));
         Err(Failure::lasting(Error::Unauthorized(text)))
     }
+
     /// GET or HEAD, redirects followed; the credentials stay with the registry.
     pub(super) fn get(&self, call: &Call<'_>) -> Attempt<Answer> {
         retry(&self.shared.settings, || self.get_once(call))
