@@ -80,6 +80,11 @@ impl Repository {
             // Credentials are for the registry, not for where it sends us: those places have signatures in their URLs.
             let ours = url.authority().is_some_and(|a| a.as_str() == self.host.name);
             let authorization = if ours { Some(self.host.authorization(&self.shared, call.scopes)?) } else { None };
+            // The URL may be older than what another thread has learnt meanwhile, and credentials never go in the clear to a
+            // registry that speaks TLS.
+            if authorization.as_ref().is_some_and(|a| a.endpoint.scheme == "https") {
+                url = with_scheme(&url, "https").unwrap_or(url);
+            }
             let header = authorization.as_ref().and_then(|a| a.header.clone());
             let mut headers = call.headers.to_vec();
             if let Some(header) = &header {
@@ -246,4 +251,32 @@ fn is_good(call: &Call<'_>, answer: &Answer) -> bool {
 /// A failure of a registry that answered before: a refused connection is a restart.
 fn in_service(failure: Failure) -> Failure {
     Failure { temporary: failure.temporary || failure.refused, ..failure }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use acceptance::registry::{Options, RegistryServer};
+
+    use super::*;
+    use crate::{Keychain, Registry};
+
+    /// Several threads begin at once and assume that this machine's registry speaks plain HTTP. One of them learns better
+    /// after another one has made its URL.
+    #[test]
+    fn what_one_thread_learns_of_the_scheme_holds_for_urls_made_before() {
+        let server = RegistryServer::start(&Options { tls: true, ..Options::default() });
+        let registry = Registry::new(Keychain::default(), vec![server.host()]);
+        let repository = registry.repository(&Reference::parse(&format!("{}/app", server.host())).unwrap());
+        let result = |f: Failure| f.error.to_string();
+        let url = repository.url("tags/list").map_err(result).unwrap();
+        assert_eq!(url.scheme_str(), Some("http"));
+        assert!(!repository.has_blob(&Digest::of(b"")).map_err(result).unwrap());
+        assert_eq!(repository.url("").map_err(result).unwrap().scheme_str(), Some("https"));
+        let (scopes, patience) = (&[repository.pull()], Patience::Normal);
+        let call = Call { method: Method::GET, url, headers: &[], scopes, patience };
+        let failure = repository.call_once(&call, &mut Body::None).err().unwrap();
+        // Answered by the registry itself: there is no such repository.
+        assert!(failure.is(StatusCode::NOT_FOUND), "{}", failure.error);
+    }
 }
