@@ -14,7 +14,7 @@ use acceptance::{
         give_to, write_buildpack,
     },
 };
-use image_world::{RUN_FILES, World, is_root};
+use image_world::{RUN_FILES, World, is_root, storage};
 
 /// A user that every system has: creator looks up its home.
 const NOBODY: u32 = 65534;
@@ -382,4 +382,27 @@ fn a_build_costs_few_requests() {
     assert_eq!(count(&first, "PUT", "/v2/app/manifests/latest"), 1, "{first:#?}");
     assert_eq!((count(&second, "POST", ""), count(&second, "PUT", "")), (1, 0), "nothing changed: {second:#?}");
     assert_eq!(count(&second, "HEAD", "/v2/app/manifests/latest"), 1, "{second:#?}");
+}
+
+/// Whether its buildpack keeps the layer or makes it anew, the cache has it or not.
+#[test]
+fn a_layer_that_the_registry_lost_is_made_again() {
+    let world = with_buildpack("exit 0", BUILD);
+    let build = || {
+        world.remove("layers");
+        world.write(&[("layers", Dir)]);
+        run(&mut creator(&world, "0.12", "app")).ok()
+    };
+    build();
+    let of_base = world.image("run:latest").diff_ids().len();
+    let descriptors = world.image("app:latest").manifest["layers"].as_array().unwrap().clone();
+    for descriptor in &descriptors[of_base..] {
+        let digest = descriptor["digest"].as_str().unwrap();
+        storage::lose(&world.registry.storage(), digest);
+        assert!(!storage::is_whole(&world.registry.storage(), "app:latest"));
+        let outcome = build();
+        assert!(storage::is_whole(&world.registry.storage(), "app:latest"), "{digest}: {}", outcome.all());
+        let again = world.image("app:latest").manifest["layers"].as_array().unwrap().clone();
+        assert_eq!(again, descriptors, "{digest}");
+    }
 }

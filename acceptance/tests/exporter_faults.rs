@@ -136,7 +136,7 @@ fn an_answer_that_is_cut_or_damaged_is_no_base() {
         (|s| s.is("GET", "/manifests/sha256"), Reply::Answer(200, Vec::new(), b"<html>".to_vec())),
         (|s| s.is("GET", "/blobs/sha256"), Reply::ForwardCorrupted),
     ];
-    for (which, reply) in rows {
+    let check = |(which, reply): (Which, Reply)| {
         let mut world = ready();
         let (outcome, _) = export_with_faults(&mut world, usize::MAX, which, reply.clone());
         assert_ne!(outcome.code(), 0, "{reply:?}: {}", outcome.all());
@@ -146,7 +146,9 @@ fn an_answer_that_is_cut_or_damaged_is_no_base() {
             assert!(named, "{reply:?}: {}", outcome.all());
         }
         assert_eq!(world.digest("app:v1"), None);
-    }
+    };
+    // Each of them is given time, so all at once.
+    std::thread::scope(|scope| rows.into_iter().for_each(|row| drop(scope.spawn(move || check(row)))));
 }
 
 #[test]

@@ -167,9 +167,9 @@ fn a_file_that_changes_while_it_is_read_gives_a_sound_image_or_an_error() {
         let done = std::sync::atomic::AtomicBool::new(false);
         let outcome = std::thread::scope(|scope| {
             scope.spawn(|| {
-                let mut size = 24 << 20;
+                let mut size: u64 = 24 << 20;
                 while !done.load(std::sync::atomic::Ordering::SeqCst) {
-                    size = if grow { size + 4096 } else { (size - 65_536).max(4096) };
+                    size = if grow { size + 4096 } else { size.saturating_sub(65_536).max(4096) };
                     let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
                     file.set_len(size).unwrap();
                     std::thread::yield_now();

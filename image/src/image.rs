@@ -224,7 +224,22 @@ impl Images {
         }
     }
 
-    /// Whether it could be written.
+    /// Begins to write something under this name, beside what has to be read for it: see [`Registry::begin_upload`].
+    pub fn begin_upload(&self, name: &str) {
+        if let (Self::Registry(registry), Ok(name)) = (self, Reference::parse(name)) {
+            registry.begin_upload(&name);
+        }
+    }
+
+    /// Takes back what was begun and not needed.
+    pub fn cancel_uploads(&self) {
+        if let Self::Registry(registry) = self {
+            registry.cancel_uploads();
+        }
+    }
+
+    /// Whether it could be written; in a registry an upload is begun to see that, for the next blob or
+    /// [`Images::cancel_uploads`].
     ///
     /// # Errors
     /// Where it could not.

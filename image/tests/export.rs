@@ -192,5 +192,5 @@ fn what_a_registry_lost_is_sent_again() {
     assert_eq!(front.count("POST", "mount="), before.1 + 1, "trusted at first");
     let found = Images::Registry(client()).find(&name("acme/app")).unwrap().unwrap();
     assert_eq!(found.config, next.config);
-    assert_eq!(client().missing_blob(&found).unwrap(), None);
+    assert_eq!(client().missing_blob(&found.layers).unwrap(), None);
 }

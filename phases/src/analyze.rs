@@ -5,38 +5,94 @@
 use std::thread;
 
 use anyhow::{Context as _, bail};
-use image::{Digest, Image, Images, Reference, Registry};
+use image::{Digest, Image, Images, Layer, Reference, Registry};
 use platform_api::{Analyzed, LayersMetadata, RunImage, inputs::AnalyzerInputs};
 
 use crate::{labels, parallel, restore, target};
 
-/// Looks for the previous image and `run_image` (see [`crate::run_image::resolve`]), and restores the SBOM layer of
-/// the previous image to `<layers>/sbom`. `registry` is where a cache image would be, wherever app images are.
+/// Which layers of the previous image must be there now, that it counts as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// All of them.
+    All,
+    /// Those that nothing can make again. The others are for [`look_for_layers`], while buildpacks run.
+    Irreplaceable,
+}
+
+/// What was found, and what is not done with it yet.
+#[derive(Debug)]
+pub struct Found {
+    pub analyzed: Analyzed,
+    /// The previous image, and the diff ID of the SBOM layer that is to be restored from it.
+    sbom: Option<(Image, Digest)>,
+}
+
+/// Looks for the previous image and `run_image` (see [`crate::run_image::resolve`]). `registry` is where a cache image
+/// would be, wherever app images are.
 ///
 /// # Errors
 /// A registry that does not let us read or write what the build will. An image that is not there is no error.
-pub fn analyze(i: &AnalyzerInputs, images: &Images, registry: &Registry, run_image: &str) -> anyhow::Result<Analyzed> {
-    let mut looked = look(i, images, registry, run_image)?;
-    let previous = previous(i, looked.take(&i.previous_image))?;
-    if let Some((image, metadata)) = &previous {
-        restore_sbom(i, images, image, metadata)?;
+pub fn analyze(
+    i: &AnalyzerInputs,
+    images: &Images,
+    registry: &Registry,
+    run_image: &str,
+    needed: Needed,
+) -> anyhow::Result<Found> {
+    let looked = look(i, images, registry, run_image, needed);
+    if needed == Needed::All {
+        // Nobody waits for it: registries take their time, and drop forgotten uploads themselves.
+        let registry = registry.clone();
+        thread::spawn(move || registry.cancel_uploads());
     }
+    let mut looked = looked?;
+    let previous = previous(i, looked.take(&i.previous_image), registry)?;
     let run_image = described(i, looked.take(run_image), run_image)?;
-    let (previous_image, metadata) = match previous {
-        Some((image, metadata)) => (image.id.map(|id| id.to_string()), metadata),
-        None => (None, LayersMetadata::default()),
-    };
-    Ok(Analyzed { previous_image, metadata, run_image: Some(run_image), build_image: None })
+    let mut found = Found { analyzed: Analyzed { run_image: Some(run_image), ..Analyzed::default() }, sbom: None };
+    if let Some((image, metadata)) = previous {
+        found.analyzed.previous_image = image.id.as_ref().map(ToString::to_string);
+        found.sbom = sbom_layer(i, &metadata)?.map(|diff_id| (image, diff_id));
+        found.analyzed.metadata = metadata;
+    }
+    Ok(found)
+}
+
+impl Found {
+    /// Restores the SBOM layer of the previous image to `<layers>/sbom`: buildpacks will find in it what they said of the
+    /// layers that are reused. Without that layer the previous image is none.
+    ///
+    /// # Errors
+    /// A layer that is there and cannot be read or written.
+    pub fn restore_sbom(mut self, i: &AnalyzerInputs, images: &Images) -> anyhow::Result<Analyzed> {
+        let Some((image, diff_id)) = self.sbom else { return Ok(self.analyzed) };
+        let name = &i.previous_image;
+        let failed = || format!("retrieving launch SBOM layer {diff_id} of image {name}");
+        let mut layer = match images.read_layer(&image, &diff_id) {
+            Err(image::Error::NotFound(cause)) if matches!(images, Images::Registry(_)) => {
+                ignore_corrupt(name, &cause);
+                self.analyzed.previous_image = None;
+                self.analyzed.metadata = LayersMetadata::default();
+                return Ok(self.analyzed);
+            }
+            layer => layer.with_context(failed)?,
+        };
+        match restore::unpack_sbom_of_previous_image(&mut layer, &i.layers) {
+            // Built with another layers directory: its files have no place here.
+            Err(e @ image::Error::Corrupt(_)) => tracing::warn!("Skipping restore for SBOM of previous image: {e}"),
+            other => other.with_context(failed)?,
+        }
+        Ok(self.analyzed)
+    }
 }
 
 /// What is there under a name, and which of its blobs is missing.
-type Found = image::Result<Option<(Image, image::Result<Option<Digest>>)>>;
+type Seen = image::Result<Option<(Image, image::Result<Option<Digest>>)>>;
 
 /// What was found under the names that were looked at.
-struct Looked<'a>(Vec<(&'a str, Found)>);
+struct Looked<'a>(Vec<(&'a str, Seen)>);
 
 impl Looked<'_> {
-    fn take(&mut self, name: &str) -> Found {
+    fn take(&mut self, name: &str) -> Seen {
         let index = self.0.iter().position(|(of, _)| *of == name);
         index.map_or(Ok(None), |index| self.0.swap_remove(index).1)
     }
@@ -49,6 +105,7 @@ fn look<'a>(
     images: &Images,
     registry: &Registry,
     run_image: &'a str,
+    needed: Needed,
 ) -> anyhow::Result<Looked<'a>> {
     let caches = Images::Registry(registry.clone());
     let mut reads: Vec<&str> = vec![&i.previous_image, run_image];
@@ -58,7 +115,7 @@ fn look<'a>(
         writes.extend(i.tags.iter().map(|tag| (images, tag.as_str())));
     }
     reads.retain(|name| !name.is_empty());
-    let read = |name: &&str| find(images, name, *name == i.previous_image);
+    let read = |name: &&str| find(images, name, needed == Needed::All && *name == i.previous_image);
     let write = |(images, name): &(&Images, &str)| {
         // Else it is read already.
         if !reads.contains(name) {
@@ -88,7 +145,7 @@ fn look<'a>(
 
 /// An image that we must be able to read: where it is refused is the outer error. Its blobs are looked for if it is to
 /// be `whole`.
-fn find(images: &Images, name: &str, whole: bool) -> image::Result<Found> {
+fn find(images: &Images, name: &str, whole: bool) -> image::Result<Seen> {
     let Images::Registry(registry) = images else {
         return Ok(images.find(name).map(|found| found.map(|image| (image, Ok(None)))));
     };
@@ -102,7 +159,7 @@ fn find(images: &Images, name: &str, whole: bool) -> image::Result<Found> {
 }
 
 /// The previous image, if it is there and whole, with its metadata.
-fn previous(i: &AnalyzerInputs, found: Found) -> anyhow::Result<Option<(Image, LayersMetadata)>> {
+fn previous(i: &AnalyzerInputs, found: Seen, registry: &Registry) -> anyhow::Result<Option<(Image, LayersMetadata)>> {
     let name = &i.previous_image;
     if name.is_empty() {
         return Ok(None);
@@ -116,6 +173,11 @@ fn previous(i: &AnalyzerInputs, found: Found) -> anyhow::Result<Option<(Image, L
     };
     let (found, missing) = found.map_or((None, Ok(None)), |(image, missing)| (Some(image), missing));
     let Some(image) = logged(found, name) else { return Ok(None) };
+    let metadata = labels::layers_metadata(&image.config);
+    let missing = missing.and_then(|missing| match (missing, &metadata) {
+        (None, Ok(metadata)) => registry.missing_blob(irreplaceable(&image, metadata)),
+        (missing, _) => Ok(missing),
+    });
     let cause = match missing {
         Ok(None) => None,
         Ok(Some(digest)) => Some(format!("blob {digest} is missing")),
@@ -125,12 +187,35 @@ fn previous(i: &AnalyzerInputs, found: Found) -> anyhow::Result<Option<(Image, L
         ignore_corrupt(name, &cause);
         return Ok(None);
     }
-    match labels::layers_metadata(&image.config) {
+    match metadata {
         Ok(metadata) => Ok(Some((image, metadata))),
         Err(e) => {
             tracing::warn!("Ignoring the metadata of image \"{name}\": {e:#}");
             Ok(None)
         }
+    }
+}
+
+/// The layers that their buildpacks leave out, trusting the image to have them.
+fn irreplaceable<'a>(image: &'a Image, metadata: &LayersMetadata) -> Vec<&'a Layer> {
+    let layers = metadata.buildpacks.iter().flat_map(|buildpack| buildpack.layers.values());
+    let only_launched: Vec<&str> =
+        layers.filter(|layer| layer.launch && !layer.build && !layer.cache).map(|layer| &*layer.sha).collect();
+    image.layers.iter().filter(|layer| only_launched.contains(&layer.diff_id.as_str())).collect()
+}
+
+/// Looks for all layers of the previous image `name`, for the export that follows in the same process: see
+/// [`Needed::Irreplaceable`].
+pub fn look_for_layers(registry: &Registry, name: &str) {
+    let find = || {
+        let image = registry.find(&Reference::parse(name)?)?;
+        registry.missing_blob(image.iter().flat_map(|image| &image.layers))
+    };
+    match find() {
+        Ok(None) => {}
+        Ok(Some(digest)) => tracing::info!("Not reusing every layer of image \"{name}\": blob {digest} is missing"),
+        // The export will have to do with it.
+        Err(error) => tracing::debug!("{error}"),
     }
 }
 
@@ -148,26 +233,19 @@ fn logged(found: Option<Image>, name: &str) -> Option<Image> {
     found
 }
 
-/// The buildpacks will find in it what they said of the layers that are reused.
-fn restore_sbom(i: &AnalyzerInputs, images: &Images, image: &Image, metadata: &LayersMetadata) -> anyhow::Result<()> {
+/// The SBOM layer of the previous image, if it is to be restored.
+fn sbom_layer(i: &AnalyzerInputs, metadata: &LayersMetadata) -> anyhow::Result<Option<Digest>> {
     let sha = metadata.sbom.as_ref().map(|layer| layer.sha.as_str()).unwrap_or_default();
     if sha.is_empty() || i.skip_layers || !i.api.sbom_layers() {
-        return Ok(());
+        return Ok(None);
     }
     tracing::info!("Restoring data for SBOM from previous image");
-    let name = &i.previous_image;
-    let failed = || format!("retrieving launch SBOM layer {sha} of image {name}");
-    let mut layer = images.read_layer(image, &Digest::parse(sha).with_context(failed)?).with_context(failed)?;
-    match restore::unpack_sbom_of_previous_image(&mut layer, &i.layers) {
-        // Built with another layers directory: its files have no place here.
-        Err(e @ image::Error::Corrupt(_)) => tracing::warn!("Skipping restore for SBOM of previous image: {e}"),
-        other => other.with_context(failed)?,
-    }
-    Ok(())
+    let failed = || format!("retrieving launch SBOM layer {sha} of image {}", i.previous_image);
+    Digest::parse(sha).with_context(failed).map(Some)
 }
 
 /// What analyzed.toml says of the run image.
-fn described(i: &AnalyzerInputs, found: Found, name: &str) -> anyhow::Result<RunImage> {
+fn described(i: &AnalyzerInputs, found: Seen, name: &str) -> anyhow::Result<RunImage> {
     if name.is_empty() {
         return Ok(RunImage::default());
     }

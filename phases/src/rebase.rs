@@ -21,7 +21,15 @@ const FORCE: &str = "please provide -force to override";
 /// # Errors
 /// An image that is not there, a run image that does not fit, a name under which the image could not be saved.
 pub fn rebase(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
+    let report = rebased(i, images);
+    images.cancel_uploads();
+    report
+}
+
+fn rebased(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
     let (app, asked_for) = thread::scope(|scope| {
+        // There will be a new config, whatever it says.
+        scope.spawn(|| i.output_images.first().map(|name| images.begin_upload(name)));
         let app = scope.spawn(|| find_app(i, images));
         // Needs no word of the app image: both are read side by side.
         let base = i.run_image.as_deref().map(|name| find_base(images, name));

@@ -59,7 +59,7 @@ fn an_extended_run_image_gives_its_config_and_its_layers() {
     assert_eq!(app.config.label("io.buildpacks.rebasable"), Some("true"));
     let name = format!("Adding layer 'acme/ext:extended-layer-{base}'");
     assert!(lines.contains(&name), "{lines:?}");
-    assert_eq!(world.registry.missing_blob(&app).unwrap(), None);
+    assert_eq!(world.registry.missing_blob(&app.layers).unwrap(), None);
     // A rebase replaces the base; what extensions added stays above it, as the label of theirs allows.
     let label = phases::labels::layers_metadata(&app.config).unwrap();
     assert_eq!(label.run_image.top_layer, app.config.diff_ids[base - 1].to_string());

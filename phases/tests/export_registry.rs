@@ -28,7 +28,7 @@ fn image_and_cache_are_there_and_repeat() {
     for name in ["app:v1", "app:v2"] {
         let image = world.find(name);
         assert!(image.id.as_ref().unwrap().to_string().ends_with(&digest));
-        assert_eq!(world.registry.missing_blob(&image).unwrap(), None);
+        assert_eq!(world.registry.missing_blob(&image.layers).unwrap(), None);
     }
     let cache = world.find("cache:latest");
     assert_eq!(cache.layers.len(), 2);
@@ -99,7 +99,7 @@ fn a_cache_that_lost_a_blob_begins_anew() {
     world.export(&world.exporter("app"), &world.analyzed(), Some(cache)).unwrap();
     world.renew();
     let cache = world.find("cache:latest");
-    assert_eq!(world.registry.missing_blob(&cache).unwrap(), None);
+    assert_eq!(world.registry.missing_blob(&cache.layers).unwrap(), None);
 }
 
 #[test]

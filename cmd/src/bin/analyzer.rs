@@ -1,6 +1,7 @@
 //! analyzer: what is there already. platform.md "Analyzer"
 
 use cmd::{privileges, steps};
+use phases::analyze::Needed;
 use platform_api::inputs::AnalyzerInputs;
 
 fn main() -> std::process::ExitCode {
@@ -12,7 +13,8 @@ fn main() -> std::process::ExitCode {
             let offered = steps::read_run_images(&i.run, i.api)?;
             let places = steps::analyzer_images(&i, &offered, flags)?;
             privileges::become_user(i.user, &[Some(&i.layers), i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
-            steps::analyze(&i, &offered, &places).map(drop)
+            let found = steps::analyze(&i, &offered, &places, Needed::All)?;
+            steps::restore_sbom(&i, &places, found).map(drop)
         },
     )
 }

@@ -1,6 +1,9 @@
 //! creator: from source to image in one call; the map of the program. platform.md "Creator"
 
+use std::thread;
+
 use cmd::{log, privileges, steps};
+use phases::analyze::Needed;
 use platform_api::{ExitCode, Failure, inputs::CreatorInputs};
 
 fn main() -> std::process::ExitCode {
@@ -21,10 +24,19 @@ fn main() -> std::process::ExitCode {
             let cache = steps::open_cache(&i.cache, &places, i.api)?;
 
             log::banner("ANALYZING");
-            let analyzed = steps::analyze(&i.analyzer, &offered, &places)?;
+            let found = steps::analyze(&i.analyzer, &offered, &places, Needed::Irreplaceable)?;
+            let looking = steps::look_for_layers(&places, &found);
 
             log::banner("DETECTING");
-            let detected = steps::detect(&i.detector, &steps::read_order(&i.detector)?, &analyzed)?;
+            let target = found.analyzed.clone();
+            let (analyzed, detected) = thread::scope(|scope| {
+                let analyzed = scope.spawn(|| steps::restore_sbom(&i.analyzer, &places, found));
+                let order = steps::read_order(&i.detector);
+                let detected = order.and_then(|order| steps::detect(&i.detector, &order, &target));
+                (analyzed.join(), detected)
+            });
+            let analyzed = analyzed.unwrap_or_else(|_| Err(Failure::failed("restoring SBOMs: a thread panicked")))?;
+            let detected = detected?;
             steps::write_detected(&i.detector, &detected)?;
             if !detected.group.extensions.is_empty() {
                 let text = "failed to detect: detected order contains extensions which is not supported by the creator";
@@ -40,6 +52,7 @@ fn main() -> std::process::ExitCode {
             let metadata = steps::build(&i.builder, &detected.group, detected.plan, &analyzed)?;
 
             log::banner("EXPORTING");
+            let _ = looking.join();
             steps::export(&i.exporter, &detected.group, &analyzed, &metadata, &places, cache)
         },
     )

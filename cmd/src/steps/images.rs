@@ -1,9 +1,15 @@
 //! Where images are, opened with the credentials they need, and analyze.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    thread::{self, JoinHandle},
+};
 
 use image::{Daemon, Images, Keychain, Layout, Reference, Registry};
-use phases::cache::{Cache, ImageCache, LaunchCache, VolumeCache};
+use phases::{
+    analyze::{Found, Needed},
+    cache::{Cache, ImageCache, LaunchCache, VolumeCache},
+};
 use platform_api::{
     Analyzed, ExitCode, ExperimentalFeature, Failure, Flags, PlatformApi, RunImages, file,
     inputs::{AnalyzerInputs, CacheInputs, ImageLocation, RunFile},
@@ -105,14 +111,34 @@ pub(super) fn offered_names(offered: &RunImages) -> impl Iterator<Item = &str> {
     offered.images.iter().flat_map(|offer| std::iter::once(&offer.image).chain(&offer.mirrors)).map(String::as_str)
 }
 
-/// Chooses the run image, analyzes, writes analyzed.toml.
-pub fn analyze(i: &AnalyzerInputs, offered: &RunImages, places: &Places) -> Result<Analyzed, Failure> {
+/// Chooses the run image and analyzes. [`restore_sbom`] comes next.
+pub fn analyze(i: &AnalyzerInputs, offered: &RunImages, places: &Places, needed: Needed) -> Result<Found, Failure> {
     let run_image =
         phases::run_image::resolve(i.run_image.as_deref(), offered, &i.output_image, &places.images, i.api)?;
-    let analyzed = timed("Analyzer", || phases::analyze::analyze(i, &places.images, &places.registry, &run_image))
-        .map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))?;
+    let analyze = || phases::analyze::analyze(i, &places.images, &places.registry, &run_image, needed);
+    timed("Analyzer", analyze).map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))
+}
+
+/// Restores the SBOMs of the previous image, writes analyzed.toml.
+pub fn restore_sbom(i: &AnalyzerInputs, places: &Places, found: Found) -> Result<Analyzed, Failure> {
+    let restored = found.restore_sbom(i, &places.images);
+    let analyzed = restored.map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))?;
     write_analyzed(&i.analyzed, &analyzed)?;
     Ok(analyzed)
+}
+
+/// What registries can do while buildpacks run: forget that we tried to write, and look for layers of the previous image,
+/// so that [`super::export`] knows which ones it can take.
+pub fn look_for_layers(places: &Places, found: &Found) -> JoinHandle<()> {
+    let registry = places.registry.clone();
+    let in_registry = matches!(places.images, Images::Registry(_));
+    let name = found.analyzed.previous_image.clone().filter(|_| in_registry);
+    thread::spawn(move || {
+        registry.cancel_uploads();
+        if let Some(name) = name {
+            phases::analyze::look_for_layers(&registry, &name);
+        }
+    })
 }
 
 /// The cache, where one is given; exit code 1 where it cannot be opened.

@@ -10,7 +10,7 @@ use std::{
 };
 
 use super::{Registry, lock, manifest};
-use crate::{Blob, BlobSource, Digest, Error, Image, Reference, Result};
+use crate::{Blob, BlobSource, Digest, Error, Image, Layer, Reference, Result};
 
 /// Blobs looked for, mounted or copied at once.
 const BLOBS_AT_ONCE: usize = 4;
@@ -24,18 +24,10 @@ impl Registry {
         first(&blobs, |blob| self.ensure_blob(to, blob).err()).map_or(Ok(()), Err)
     }
 
-    /// The first layer blob of a found image that its registry does not have (any more).
-    pub fn missing_blob(&self, image: &Image) -> Result<Option<Digest>> {
-        let blobs: Vec<(&Reference, &Digest)> = image
-            .layers
-            .iter()
-            .filter_map(|layer| layer.blob.as_ref())
-            .filter(|blob| !manifest::is_foreign(&blob.media_type))
-            .filter_map(|blob| match &blob.source {
-                BlobSource::Registry(reference) => Some((reference, &blob.digest)),
-                BlobSource::Layout(_) => None,
-            })
-            .collect();
+    /// The first blob of a found image's layers that its registry does not have (any more). Then nothing of that repository
+    /// is taken for granted from now on.
+    pub fn missing_blob<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<Option<Digest>> {
+        let blobs: Vec<_> = layers.into_iter().filter_map(in_registry).collect();
         let missing = self.first_missing(&blobs);
         if !matches!(missing, Ok(None)) {
             for (reference, _) in &blobs {
@@ -45,6 +37,19 @@ impl Registry {
         missing
     }
 
+    /// The blobs of a found image's layers that its registry does not have (any more), as far as they are not taken for
+    /// granted.
+    pub fn lost_blobs(&self, image: &Image) -> Result<Vec<Digest>> {
+        let mut blobs: Vec<_> = image.layers.iter().filter_map(in_registry).collect();
+        blobs.retain(|(reference, digest)| !self.repository(reference).must_have(digest));
+        let mut lost = Vec::new();
+        while let Some(digest) = self.first_missing(&blobs)? {
+            blobs.retain(|(_, other)| **other != digest);
+            lost.push(digest);
+        }
+        Ok(lost)
+    }
+
     pub(super) fn first_missing(&self, blobs: &[(&Reference, &Digest)]) -> Result<Option<Digest>> {
         let missing = |(reference, digest): &(&Reference, &Digest)| match self.has_blob(reference, digest) {
             Ok(true) => None,
@@ -52,6 +57,15 @@ impl Registry {
             Err(error) => Some(Err(error)),
         };
         first(blobs, missing).transpose()
+    }
+}
+
+/// The repository and the digest of a layer's blob.
+fn in_registry(layer: &Layer) -> Option<(&Reference, &Digest)> {
+    let blob = layer.blob.as_ref().filter(|blob| !manifest::is_foreign(&blob.media_type))?;
+    match &blob.source {
+        BlobSource::Registry(reference) => Some((reference, &blob.digest)),
+        BlobSource::Layout(_) => None,
     }
 }
 

@@ -23,6 +23,8 @@ const MAX_ERROR_BODY: u64 = 64 << 10;
 pub(super) struct Failure {
     pub(super) error: Error,
     pub(super) temporary: bool,
+    /// It was met again and again already.
+    pub(super) retried: bool,
     /// Nobody listened.
     pub(super) refused: bool,
     pub(super) retry_after: Option<Duration>,
@@ -35,7 +37,8 @@ pub(super) type Attempt<T> = Result<T, Failure>;
 
 impl Failure {
     pub(super) fn lasting(error: Error) -> Self {
-        Self { error, temporary: false, refused: false, retry_after: None, status: None, codes: Vec::new() }
+        let (temporary, retried, refused) = (false, false, false);
+        Self { error, temporary, retried, refused, retry_after: None, status: None, codes: Vec::new() }
     }
 
     pub(super) fn temporary(error: Error) -> Self {
@@ -147,12 +150,11 @@ impl Answer {
             _ => Error::Remote(text),
         };
         Failure {
-            error,
             temporary: matches!(status.as_u16(), 408 | 429 | 499 | 500 | 502 | 503 | 504 | 522),
-            refused: false,
             retry_after: self.header(header::RETRY_AFTER).and_then(|v| v.trim().parse().ok()).map(Duration::from_secs),
             status: Some(status),
             codes,
+            ..Failure::lasting(error)
         }
     }
 }

@@ -40,7 +40,7 @@ impl Registry {
     }
 
     /// Like `find`, for an image that must be there: other failures than 400, 401, 403, 405 and 429 are given more
-    /// time, an absent image too. `on_retry` gets the number of the attempt that failed, how many there are, why, and
+    /// time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed, how many there are, why, and
     /// the pause that follows. The number is that of attempts that failed.
     pub fn find_patiently(
         &self,
@@ -57,7 +57,8 @@ impl Registry {
                 (Ok(None), _) => Some(format!("{name}: not found")),
                 (Err(failure), _) => {
                     let status = failure.status.map_or(0, |s| s.as_u16());
-                    (!matches!(status, 400 | 401 | 403 | 405 | 429)).then(|| failure.error.to_string())
+                    let lasting = failure.retried || matches!(status, 400 | 401 | 403 | 405 | 429);
+                    (!lasting).then(|| failure.error.to_string())
                 }
             };
             let (Some(why), Some(pause)) = (why, pause) else {
@@ -86,7 +87,7 @@ impl Registry {
             let missing = missing.join().unwrap_or_else(blobs::panicked);
             Ok(found.map(|image| {
                 // An index's image has its own manifest.
-                let missing = if blobs.is_empty() { self.missing_blob(&image) } else { missing };
+                let missing = if blobs.is_empty() { self.missing_blob(&image.layers) } else { missing };
                 if !matches!(missing, Ok(None)) {
                     repository.forget_named();
                 }

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ureq::http::Method;
+use ureq::http::{Method, Uri};
 
 use crate::{Blob, Digest, Error, Keychain, Reference, Result};
 
@@ -23,6 +23,7 @@ mod manifest;
 mod proxy;
 mod raw;
 mod repository;
+mod sessions;
 mod settings;
 mod trust;
 mod upload;
@@ -67,6 +68,8 @@ struct Shared {
     named: Mutex<HashSet<(String, Digest)>>,
     /// Repositories that took an upload.
     writable: Mutex<HashSet<String>>,
+    /// Uploads without content, with their repositories.
+    begun: Mutex<Vec<(Reference, Uri)>>,
 }
 
 impl Shared {
@@ -122,6 +125,7 @@ impl Registry {
             blobs: Mutex::default(),
             named: Mutex::default(),
             writable: Mutex::default(),
+            begun: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -256,18 +260,6 @@ impl Registry {
     /// Whether the image can be read: 401 and 403 are errors, 404 is not. What was read is kept for `find`.
     pub fn ensure_readable(&self, name: &Reference) -> Result<()> {
         self.document(&self.repository(name), name.identifier(), name.digest.as_ref())?;
-        Ok(())
-    }
-
-    /// Starts an upload and cancels it, once per repository.
-    pub fn ensure_writable(&self, name: &Reference) -> Result<()> {
-        let repository = self.repository(name);
-        let context = repository.context();
-        if lock(&self.shared.writable).contains(&context) {
-            return Ok(());
-        }
-        repository.ensure_writable()?;
-        lock(&self.shared.writable).insert(context);
         Ok(())
     }
 }

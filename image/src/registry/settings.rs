@@ -56,6 +56,7 @@ pub(super) fn retry<T>(settings: &Settings, mut attempt: impl FnMut() -> Attempt
             // What was repeated here is not repeated again by a caller.
             failure.temporary = false;
             if attempts > 1 {
+                failure.retried = true;
                 failure.error = annotate(failure.error, attempts);
             }
             return Err(failure);

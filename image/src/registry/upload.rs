@@ -26,7 +26,7 @@ const TINY: usize = 64 << 10;
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 
 /// How an upload began.
-enum Started {
+pub(super) enum Started {
     /// The registry took the blob from another repository of its own.
     Mounted,
     Session(Uri),
@@ -230,7 +230,10 @@ impl Repository {
     }
 
     /// Begins an upload, or asks for a mount.
-    fn start(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
+    pub(super) fn start(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
+        if let Some(session) = self.begun().filter(|_| mount.is_none()) {
+            return Ok(Started::Session(session));
+        }
         let mut url = self.url("blobs/uploads/")?;
         for (name, value) in mount.into_iter().flatten() {
             url = with_query(&url, name, value).unwrap_or(url);
@@ -272,27 +275,5 @@ impl Repository {
                 result
             }
         })
-    }
-
-    /// Starts an upload and cancels it. Nobody waits for the cancellation: registries take their time for it, and drop
-    /// forgotten uploads themselves.
-    pub(super) fn ensure_writable(&self) -> Attempt<()> {
-        let started = retry(&self.shared.settings, || self.start(&[self.push()], None))?;
-        if let Started::Session(session) = started {
-            let repository = self.clone();
-            std::thread::spawn(move || {
-                let call = Call {
-                    method: Method::DELETE,
-                    url: session,
-                    headers: &[],
-                    scopes: &[repository.push()],
-                    patience: Patience::Normal,
-                };
-                if let Err(failure) = repository.call_once(&call, &mut Body::None) {
-                    tracing::debug!("{}", failure.error);
-                }
-            });
-        }
-        Ok(())
     }
 }

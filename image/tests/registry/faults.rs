@@ -232,6 +232,14 @@ fn an_image_that_must_be_there_is_given_time_to_appear() {
     let denied = faulty(&behind, "GET", "/manifests/", vec![status(403)]);
     let result = client().find_patiently(&name(&denied.host(), "app:v1"), &mut |_, _, why, _| panic!("{why}"));
     assert!(matches!(result.unwrap_err(), Error::Unauthorized(_)));
+
+    // What was tried again and again is not tried again as often as that.
+    let ill = FaultServer::start(&behind.host(), |seen| {
+        if seen.path.contains("/manifests/") { Reply::status(503) } else { Reply::Forward }
+    });
+    let result = client().find_patiently(&name(&ill.host(), "app:v1"), &mut |_, _, why, _| panic!("{why}"));
+    assert!(result.unwrap_err().to_string().contains("503"));
+    assert_eq!(ill.count("GET", "/manifests/"), 4);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod auth;
 mod faults;
 mod plain;
+mod sessions;
 mod tls;
 
 use std::{

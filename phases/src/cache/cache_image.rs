@@ -43,7 +43,7 @@ impl ImageCache {
 
     /// A registry may have lost blobs; a cache with such holes would be carried on for ever.
     fn is_complete(&self, image: &Image) -> bool {
-        let complete = matches!(self.registry.missing_blob(image), Ok(None));
+        let complete = matches!(self.registry.missing_blob(&image.layers), Ok(None));
         if !complete {
             tracing::info!("Ignoring cache image \"{}\" because it was corrupt", self.name);
         }

@@ -12,6 +12,8 @@ use super::save;
 pub(super) struct Sources {
     pub(super) base: Image,
     pub(super) previous: Option<Image>,
+    /// Blobs of the previous image that its registry is known to have lost.
+    lost: Vec<Digest>,
     /// `None`: there is no place for compressed blobs (a daemon).
     pub(super) destination: Option<Destination>,
     /// The previous image may have lost blobs that its manifest names, so each is looked at.
@@ -28,12 +30,16 @@ impl Sources {
         let base = open_base(images, run_reference)?
             .with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
         let previous = open_previous(images, analyzed.previous_image.as_deref())?;
+        let lost = match (images, &previous) {
+            (Images::Registry(registry), Some(previous)) => registry.lost_blobs(previous)?,
+            _ => Vec::new(),
+        };
         let name = i.output_images.first().context("at least one image argument is required")?;
         let destination = destination(images, name)?;
         if let Some(Destination::Layout(path)) = &destination {
             tracing::info!("Using app image: {}", path.display());
         }
-        Ok(Self { base, previous, destination, layout: matches!(images, Images::Layout(_)) })
+        Ok(Self { base, previous, lost, destination, layout: matches!(images, Images::Layout(_)) })
     }
 
     /// Begins to make the destination have the layers of the run image, while those above them are made. What fails here
@@ -61,7 +67,7 @@ impl Sources {
                 image::BlobSource::Layout(path) if self.layout => {
                     path.join("blobs").join("sha256").join(blob.digest.hex()).is_file()
                 }
-                _ => true,
+                _ => !self.lost.contains(&blob.digest),
             },
         };
         usable.then_some(layer)

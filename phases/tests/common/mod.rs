@@ -16,7 +16,7 @@ use image::{
     Config, Destination, History, Image, Images, Keychain, Layer, LayerJob, Layout, Pipeline, Recipe, Reference,
     Registry,
 };
-use phases::cache::Cache;
+use phases::{analyze::Needed, cache::Cache};
 use platform_api::{
     Analyzed, BuildMetadata, Group, LauncherInfo, LayersMetadata, PlatformApi, ProjectMetadata, Report, RunImage,
     RunImages,
@@ -184,7 +184,8 @@ impl World {
     }
 
     pub fn try_analyze(&self, i: &AnalyzerInputs, run_image: &str) -> anyhow::Result<Analyzed> {
-        phases::analyze::analyze(i, &self.images, &self.registry, &self.name(run_image))
+        let found = phases::analyze::analyze(i, &self.images, &self.registry, &self.name(run_image), Needed::All)?;
+        found.restore_sbom(i, &self.images)
     }
 
     /// The inputs of an export of `app/` to `name`.
