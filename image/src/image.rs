@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 
+use flate2::read::MultiGzDecoder;
+
 use crate::{
     Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, members::Inflated,
     save,
@@ -140,6 +142,9 @@ pub struct SaveResult {
     pub error: Option<Error>,
 }
 
+/// Blobs up to this size are inflated sooner than threads are started for it.
+const SMALL: u64 = 64 << 10;
+
 type ReadBlob = dyn Fn(&Registry, &Reference, &Blob) -> Result<Box<dyn Read + Send>>;
 
 impl Images {
@@ -194,9 +199,12 @@ impl Images {
         if blob.media_type.contains("zstd") {
             return Err(Error::Corrupt(format!("layer {diff_id}: zstd is not supported")));
         }
-        let gzipped = blob.media_type.ends_with("gzip");
-        // What receives (and checks) the blob, what inflates it and who uses it wait for each other as little as can be.
-        Ok(if gzipped { Box::new(Inflated::new(stored)) } else { stored })
+        Ok(match blob.media_type.ends_with("gzip") {
+            false => stored,
+            true if blob.size <= SMALL => Box::new(MultiGzDecoder::new(stored)),
+            // What receives (and checks) the blob, what inflates it and who uses it wait for each other as little as can be.
+            true => Box::new(Inflated::new(stored)),
+        })
     }
 
     /// Saves the image under every name: layers whose blobs are elsewhere are mounted or copied, then config, then

@@ -1,9 +1,15 @@
 //! creator: from source to image in one call; the map of the program. platform.md "Creator"
 
-use std::thread;
+use std::thread::{self, Scope};
 
-use cmd::{log, privileges, steps};
-use phases::analyze::Needed;
+use cmd::{
+    log, privileges,
+    steps::{self, Places},
+};
+use phases::{
+    analyze::{Found, Needed},
+    cache::Cache,
+};
 use platform_api::{ExitCode, Failure, inputs::CreatorInputs};
 
 fn main() -> std::process::ExitCode {
@@ -25,35 +31,41 @@ fn main() -> std::process::ExitCode {
 
             log::banner("ANALYZING");
             let found = steps::analyze(&i.analyzer, &offered, &places, Needed::Irreplaceable)?;
-            let looking = steps::look_for_layers(&places, &found);
-
-            log::banner("DETECTING");
-            let target = found.analyzed.clone();
-            let (analyzed, detected) = thread::scope(|scope| {
-                let analyzed = scope.spawn(|| steps::restore_sbom(&i.analyzer, &places, found));
-                let order = steps::read_order(&i.detector);
-                let detected = order.and_then(|order| steps::detect(&i.detector, &order, &target));
-                (analyzed.join(), detected)
-            });
-            let analyzed = analyzed.unwrap_or_else(|_| Err(Failure::failed("restoring SBOMs: a thread panicked")))?;
-            let detected = detected?;
-            steps::write_detected(&i.detector, &detected)?;
-            if !detected.group.extensions.is_empty() {
-                let text = "failed to detect: detected order contains extensions which is not supported by the creator";
-                return Err(Failure::new(ExitCode::Detect, text));
-            }
-
-            if !i.skip_restore || i.api.skip_restore_keeps_store() {
-                log::banner("RESTORING");
-                steps::restore(&i.restorer, &detected.group, &analyzed.metadata, cache.as_ref())?;
-            }
-
-            log::banner("BUILDING");
-            let metadata = steps::build(&i.builder, &detected.group, detected.plan, &analyzed)?;
-
-            log::banner("EXPORTING");
-            let _ = looking.join();
-            steps::export(&i.exporter, &detected.group, &analyzed, &metadata, &places, cache)
+            thread::scope(|scope| from_detect_on(scope, &i, &places, cache, found))
         },
     )
+}
+
+/// What comes after analyze, whose last steps go on meanwhile.
+fn from_detect_on<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    i: &'env CreatorInputs,
+    places: &'env Places,
+    cache: Option<Cache>,
+    found: Found,
+) -> Result<(), Failure> {
+    let target = found.analyzed.clone();
+    let (analyzed, rest) = steps::finish_analysis(scope, &i.analyzer, places, found);
+
+    log::banner("DETECTING");
+    let detected = steps::detect(&i.detector, &steps::read_order(&i.detector)?, &target)?;
+    steps::write_detected(&i.detector, &detected)?;
+    if !detected.group.extensions.is_empty() {
+        let text = "failed to detect: detected order contains extensions which is not supported by the creator";
+        return Err(Failure::new(ExitCode::Detect, text));
+    }
+
+    let analyzed =
+        analyzed.recv().unwrap_or_else(|_| Err(Failure::failed("analyze: a thread ended before its work")))?;
+    if !i.skip_restore || i.api.skip_restore_keeps_store() {
+        log::banner("RESTORING");
+        steps::restore(&i.restorer, &detected.group, &analyzed.metadata, cache.as_ref())?;
+    }
+
+    log::banner("BUILDING");
+    let metadata = steps::build(&i.builder, &detected.group, detected.plan, &analyzed)?;
+
+    log::banner("EXPORTING");
+    let _ = rest.join();
+    steps::export(&i.exporter, &detected.group, &analyzed, &metadata, places, cache)
 }

@@ -2,7 +2,8 @@
 
 use std::{
     path::Path,
-    thread::{self, JoinHandle},
+    sync::mpsc::{self, Receiver},
+    thread::{Scope, ScopedJoinHandle},
 };
 
 use image::{Daemon, Images, Keychain, Layout, Reference, Registry};
@@ -127,18 +128,27 @@ pub fn restore_sbom(i: &AnalyzerInputs, places: &Places, found: Found) -> Result
     Ok(analyzed)
 }
 
-/// What registries can do while buildpacks run: forget that we tried to write, and look for layers of the previous image,
-/// so that [`super::export`] knows which ones it can take.
-pub fn look_for_layers(places: &Places, found: &Found) -> JoinHandle<()> {
-    let registry = places.registry.clone();
-    let in_registry = matches!(places.images, Images::Registry(_));
-    let name = found.analyzed.previous_image.clone().filter(|_| in_registry);
-    thread::spawn(move || {
-        registry.cancel_uploads();
-        if let Some(name) = name {
-            phases::analyze::look_for_layers(&registry, &name);
+/// What can be done while buildpacks run: [`restore_sbom`], whose result is received before layers are restored; then a
+/// registry can forget that we tried to write, and be asked for the layers of the previous image, so that
+/// [`super::export`] knows which ones it can take.
+pub fn finish_analysis<'scope, 'env: 'scope>(
+    scope: &'scope Scope<'scope, 'env>,
+    i: &'env AnalyzerInputs,
+    places: &'env Places,
+    found: Found,
+) -> (Receiver<Result<Analyzed, Failure>>, ScopedJoinHandle<'scope, ()>) {
+    let (sender, analyzed) = mpsc::channel();
+    let rest = scope.spawn(move || {
+        let analyzed = restore_sbom(i, places, found);
+        let previous = analyzed.as_ref().ok().and_then(|analyzed| analyzed.previous_image.clone());
+        // Nobody receives it where detection has failed.
+        let _ = sender.send(analyzed);
+        places.registry.cancel_uploads();
+        if let (Images::Registry(registry), Some(name)) = (&places.images, previous) {
+            phases::analyze::look_for_layers(registry, &name);
         }
-    })
+    });
+    (analyzed, rest)
 }
 
 /// The cache, where one is given; exit code 1 where it cannot be opened.

@@ -11,7 +11,7 @@ mod restore;
 pub use build::{Detection, build, detect, generate, read_order, read_plan, set_home, write_detected};
 pub use export::{export, exporter_images, read_build_metadata};
 pub use extend::{extend, extended_inputs, guard_machine};
-pub use images::{Places, analyze, analyzer_images, look_for_layers, open, open_cache, read_run_images, restore_sbom};
+pub use images::{Places, analyze, analyzer_images, finish_analysis, open, open_cache, read_run_images, restore_sbom};
 pub use rebase::{rebase, rebaser_images};
 pub use restore::{resolve_images, restore, restorer_images, restorer_offer};
 

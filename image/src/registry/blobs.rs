@@ -73,21 +73,23 @@ fn in_registry(layer: &Layer) -> Option<(&Reference, &Digest)> {
 fn first<T: Sync, F: Send>(items: &[T], find: impl Fn(&T) -> Option<F> + Sync) -> Option<F> {
     let next = AtomicUsize::new(0);
     let first: Mutex<Option<(usize, F)>> = Mutex::new(None);
-    thread::scope(|scope| {
-        for _ in 0..BLOBS_AT_ONCE.min(items.len()) {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { return };
-                    let Some(found) = find(item) else { continue };
-                    next.store(items.len(), Ordering::Relaxed);
-                    let mut first = lock(&first);
-                    if first.as_ref().is_none_or(|(before, _)| index < *before) {
-                        *first = Some((index, found));
-                    }
-                }
-            });
+    let look = || {
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(index) else { return };
+            let Some(found) = find(item) else { continue };
+            next.store(items.len(), Ordering::Relaxed);
+            let mut first = lock(&first);
+            if first.as_ref().is_none_or(|(before, _)| index < *before) {
+                *first = Some((index, found));
+            }
         }
+    };
+    thread::scope(|scope| {
+        for _ in 1..BLOBS_AT_ONCE.min(items.len()) {
+            scope.spawn(look);
+        }
+        look();
     });
     first.into_inner().unwrap_or_else(PoisonError::into_inner).map(|(_, found)| found)
 }

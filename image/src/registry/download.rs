@@ -30,7 +30,12 @@ pub(super) struct BlobReader {
 
 impl BlobReader {
     pub(super) fn open(repository: &Repository, blob: &Blob) -> Attempt<Self> {
-        let body = body_from(repository, &blob.digest, 0)?;
+        let body = body_from(repository, &blob.digest, 0).inspect_err(|failure| {
+            if failure.is(StatusCode::NOT_FOUND) {
+                repository.forget_named();
+            }
+        })?;
+        repository.remember_blob(&blob.digest);
         Ok(Self {
             repository: repository.clone(),
             digest: blob.digest.clone(),

@@ -196,7 +196,6 @@ impl Registry {
         };
         let mut bytes = Vec::new();
         BlobReader::open(repository, &blob)?.read_to_end(&mut bytes).map_err(|e| Failure::lasting(content_error(e)))?;
-        repository.remember_blob(&descriptor.digest);
         let bytes: Arc<[u8]> = bytes.into();
         lock(&self.shared.configs).insert(descriptor.digest.clone(), bytes.clone());
         Ok(bytes)

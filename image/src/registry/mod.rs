@@ -66,6 +66,8 @@ struct Shared {
     blobs: Mutex<HashSet<(String, Digest)>>,
     /// What repositories should have: manifests that were read, and the blobs that they name.
     named: Mutex<HashSet<(String, Digest)>>,
+    /// Repositories that lack something they should have.
+    distrusted: Mutex<HashSet<String>>,
     /// Repositories that took an upload.
     writable: Mutex<HashSet<String>>,
     /// Uploads without content, with their repositories.
@@ -124,6 +126,7 @@ impl Registry {
             configs: Mutex::default(),
             blobs: Mutex::default(),
             named: Mutex::default(),
+            distrusted: Mutex::default(),
             writable: Mutex::default(),
             begun: Mutex::default(),
         };

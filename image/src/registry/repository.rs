@@ -190,7 +190,9 @@ impl Repository {
 
     /// Whether this manifest was read from the repository, or a manifest there names this blob.
     fn should_have(&self, digest: &Digest) -> bool {
-        lock(&self.shared.named).contains(&(self.context(), digest.clone()))
+        let context = self.context();
+        !lock(&self.shared.distrusted).contains(&context)
+            && lock(&self.shared.named).contains(&(context, digest.clone()))
     }
 
     /// Whether the repository was seen to have the blob, or has a manifest that names it. A registry takes care of what
@@ -237,8 +239,7 @@ impl Repository {
 
     /// Trusts no manifest of the repository any more: not even that it need not be written again.
     pub(super) fn forget_named(&self) {
-        let context = self.context();
-        lock(&self.shared.named).retain(|(c, _)| *c != context);
+        lock(&self.shared.distrusted).insert(self.context());
     }
 }
 
