@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn failures_say_how_it_ended() {
         let dir = tempfile::tempdir().unwrap();
-        let too_much = format!("head -c {} /dev/zero >&3; exec 3>&-; sleep 60", OUTPUT_LIMIT + 1);
+        let too_much = format!("head -c {} /dev/zero >&3; exec 3>&-; exec sleep 60", OUTPUT_LIMIT + 1);
         for (body, want) in [
             ("exit 3", "exit status: 3"),
             ("kill -9 $$", "signal: 9"),
