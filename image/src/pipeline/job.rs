@@ -119,18 +119,19 @@ impl<'scope> Context<'scope, '_> {
             return Ok(Look { diff_id_first: look_first, seen: None, first: None, source });
         };
         // A layer that was large before will hardly be one that can be kept.
-        let (sums, kept) = self.sum(job, keep && smallest <= KEEP as u64)?;
+        let room = usize::try_from(smallest).ok().filter(|size| keep && *size <= KEEP);
+        let (sums, kept) = self.sum(job, room)?;
         let first = known.find(&sums).map(|diff_id| Pass::known(diff_id, &sums));
         let source = kept.map_or(source, |bytes| Source::Kept(Arc::new(bytes)));
         Ok(Look { diff_id_first: first.is_some(), seen: Some(sums), first, source })
     }
 
     /// Reads for the checksums of blocks alone, on this thread: they take less time than handing the bytes on.
-    /// `keep`: a small tar is returned too.
-    fn sum(&self, job: &'scope LayerJob, keep: bool) -> Result<(BlockSums, Option<Vec<u8>>)> {
+    /// `keep`: a small tar is returned too, and will have about this many bytes.
+    fn sum(&self, job: &'scope LayerJob, keep: Option<usize>) -> Result<(BlockSums, Option<Vec<u8>>)> {
         let summed = Tally::new(self, job, false, 0).and_then(|mut tally| {
             tally.hasher = None;
-            let mut out = Kept { tally, bytes: keep.then(Vec::new) };
+            let mut out = Kept { tally, bytes: keep.map(Vec::with_capacity) };
             job.recipe.write_to(&mut out)?;
             Ok((out.tally.sums.unwrap_or_default().finish(), out.bytes))
         });
