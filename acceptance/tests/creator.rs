@@ -237,6 +237,8 @@ fn the_cache_comes_back() {
 fn nothing_came_of_it(world: &World, outcome: &Outcome) {
     assert_eq!(world.digest("app:latest"), None, "{}", outcome.all());
     assert!(!world.exists("layers/report.toml"));
+    let uploads = storage::open_uploads(&world.registry.storage(), "app");
+    assert!(uploads == 0 || may_differ("it waits for no cancellation"), "{uploads}: {}", outcome.all());
     if !may_differ("how many lines an error takes") {
         let lines = outcome.all().lines().filter(|line| line.starts_with("ERROR: failed to ")).count();
         assert_eq!(lines, 1, "{}", outcome.all());
@@ -401,6 +403,8 @@ fn a_layer_that_the_registry_lost_is_made_again() {
         storage::lose(&world.registry.storage(), digest);
         assert!(!storage::is_whole(&world.registry.storage(), "app:latest"));
         let outcome = build();
+        let uploads = storage::open_uploads(&world.registry.storage(), "app");
+        assert!(uploads == 0 || may_differ("it waits for no cancellation"), "{digest}: {uploads}");
         assert!(storage::is_whole(&world.registry.storage(), "app:latest"), "{digest}: {}", outcome.all());
         let again = world.image("app:latest").manifest["layers"].as_array().unwrap().clone();
         assert_eq!(again, descriptors, "{digest}");

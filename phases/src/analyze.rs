@@ -22,6 +22,7 @@ pub enum Needed {
 /// What was found, and what is not done with it yet.
 #[derive(Debug)]
 pub struct Found {
+    /// analyzed.toml, as far as it is known.
     pub analyzed: Analyzed,
     /// The previous image, and the diff ID of the SBOM layer that is to be restored from it.
     sbom: Option<(Image, Digest)>,
@@ -39,13 +40,7 @@ pub fn analyze(
     run_image: &str,
     needed: Needed,
 ) -> anyhow::Result<Found> {
-    let looked = look(i, images, registry, run_image, needed);
-    if needed == Needed::All {
-        // Nobody waits for it: registries take their time, and drop forgotten uploads themselves.
-        let registry = registry.clone();
-        thread::spawn(move || registry.cancel_uploads());
-    }
-    let mut looked = looked?;
+    let mut looked = look(i, images, registry, run_image, needed)?;
     let previous = previous(i, looked.take(&i.previous_image), registry)?;
     let run_image = described(i, looked.take(run_image), run_image)?;
     let mut found = Found { analyzed: Analyzed { run_image: Some(run_image), ..Analyzed::default() }, sbom: None };
@@ -124,7 +119,15 @@ fn look<'a>(
         images.ensure_writable(name)
     };
     let (found, written) = thread::scope(|scope| {
-        let written = scope.spawn(|| parallel::map(&writes, write));
+        let written = scope.spawn(|| {
+            let written = parallel::map(&writes, write);
+            if needed == Needed::All {
+                // Nobody waits for it: registries take their time, and drop forgotten uploads themselves.
+                let registry = registry.clone();
+                thread::spawn(move || registry.cancel_uploads());
+            }
+            written
+        });
         (parallel::map(&reads, read), written.join())
     });
     let mut looked = Looked(Vec::new());

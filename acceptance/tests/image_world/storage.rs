@@ -160,6 +160,12 @@ pub(crate) fn is_whole(storage: &Path, name: &str) -> bool {
     })
 }
 
+/// How many uploads to a repository were begun, and neither finished nor cancelled.
+pub(crate) fn open_uploads(storage: &Path, repo: &str) -> usize {
+    let uploads = fs::read_dir(repository(storage, repo).join("_uploads"));
+    uploads.map_or(0, |uploads| uploads.flatten().filter(|entry| entry.path().join("startedat").exists()).count())
+}
+
 /// Takes a blob away, as a registry that lost it.
 pub(crate) fn lose(storage: &Path, digest: &str) {
     fs::remove_dir_all(blob_dir(storage, digest)).unwrap_or_else(|e| panic!("lose {digest}: {e}"));

@@ -117,7 +117,8 @@ pub fn analyze(i: &AnalyzerInputs, offered: &RunImages, places: &Places, needed:
     let run_image =
         phases::run_image::resolve(i.run_image.as_deref(), offered, &i.output_image, &places.images, i.api)?;
     let analyze = || phases::analyze::analyze(i, &places.images, &places.registry, &run_image, needed);
-    timed("Analyzer", analyze).map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))
+    let found = timed("Analyzer", analyze).inspect_err(|_| places.registry.cancel_uploads());
+    found.map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))
 }
 
 /// Restores the SBOMs of the previous image, writes analyzed.toml.

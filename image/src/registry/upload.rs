@@ -231,7 +231,8 @@ impl Repository {
 
     /// Begins an upload, or asks for a mount.
     pub(super) fn start(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
-        if let Some(session) = self.begun().filter(|_| mount.is_none()) {
+        let begun = if mount.is_none() { self.begun() } else { None };
+        if let Some(session) = begun {
             return Ok(Started::Session(session));
         }
         let mut url = self.url("blobs/uploads/")?;

@@ -6,7 +6,7 @@ use acceptance::{
 };
 use image::Digest;
 
-use super::{client, name, noise, push};
+use super::{blob, client, name, noise, push};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -34,6 +34,22 @@ fn an_upload_that_was_begun_takes_what_is_sent_next() {
     registry.cancel_uploads();
     assert_eq!((front.count("POST", "/v2/app/"), front.count("DELETE", "/v2/app/blobs/uploads/")), (3, 1));
     assert_eq!(open(), 0);
+}
+
+#[test]
+fn a_mount_takes_no_upload_that_was_begun() {
+    let server = RegistryServer::plain();
+    let front = FaultServer::start(&server.host(), |_| Reply::Forward);
+    let (app, base) = (name(&front.host(), "app:v1"), name(&front.host(), "base:v1"));
+    let layer = noise(17, 10);
+    push(&client(), &base, std::slice::from_ref(&layer));
+    let registry = client();
+    registry.begin_upload(&app);
+    registry.ensure_blob(&app, &blob(&base, &layer)).unwrap();
+    registry.upload_bytes(&app, b"content").unwrap();
+    registry.cancel_uploads();
+    let count = |method: &str| front.count(method, "/v2/app/blobs/uploads/");
+    assert_eq!((count("POST"), count("PUT"), count("DELETE")), (2, 1, 0), "{:#?}", front.seen());
 }
 
 #[test]
