@@ -24,17 +24,10 @@ impl Registry {
         first(&blobs, |blob| self.ensure_blob(to, blob).err()).map_or(Ok(()), Err)
     }
 
-    /// The first blob of a found image's layers that its registry does not have (any more). Then nothing of that repository
-    /// is taken for granted from now on.
+    /// The first blob of a found image's layers that its registry does not have (any more).
     pub fn missing_blob<'a>(&self, layers: impl IntoIterator<Item = &'a Layer>) -> Result<Option<Digest>> {
         let blobs: Vec<_> = layers.into_iter().filter_map(in_registry).collect();
-        let missing = self.first_missing(&blobs);
-        if !matches!(missing, Ok(None)) {
-            for (reference, _) in &blobs {
-                self.repository(reference).forget_named();
-            }
-        }
-        missing
+        self.first_missing(&blobs)
     }
 
     /// The blobs of a found image's layers that its registry does not have (any more), as far as they are not taken for
@@ -50,11 +43,16 @@ impl Registry {
         Ok(lost)
     }
 
+    /// Where one is missing, or nobody knows, nothing of its repository is taken for granted from now on.
     pub(super) fn first_missing(&self, blobs: &[(&Reference, &Digest)]) -> Result<Option<Digest>> {
-        let missing = |(reference, digest): &(&Reference, &Digest)| match self.has_blob(reference, digest) {
-            Ok(true) => None,
-            Ok(false) => Some(Ok((*digest).clone())),
-            Err(error) => Some(Err(error)),
+        let missing = |(reference, digest): &(&Reference, &Digest)| {
+            let missing = match self.has_blob(reference, digest) {
+                Ok(true) => return None,
+                Ok(false) => Ok((*digest).clone()),
+                Err(error) => Err(error),
+            };
+            self.repository(reference).distrust();
+            Some(missing)
         };
         first(blobs, missing).transpose()
     }

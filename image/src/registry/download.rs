@@ -32,7 +32,7 @@ impl BlobReader {
     pub(super) fn open(repository: &Repository, blob: &Blob) -> Attempt<Self> {
         let body = body_from(repository, &blob.digest, 0).inspect_err(|failure| {
             if failure.is(StatusCode::NOT_FOUND) {
-                repository.forget_named();
+                repository.distrust();
             }
         })?;
         repository.remember_blob(&blob.digest);

@@ -40,8 +40,8 @@ impl Registry {
     }
 
     /// Like `find`, for an image that must be there: other failures than 400, 401, 403, 405 and 429 are given more
-    /// time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed, how many there are, why, and
-    /// the pause that follows. The number is that of attempts that failed.
+    /// time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed,
+    /// how many there are, why, and the pause that follows. The number is that of attempts that failed.
     pub fn find_patiently(
         &self,
         name: &Reference,
@@ -74,8 +74,7 @@ impl Registry {
     /// Like `find`, and whether its layer blobs are there, too: what [`Registry::missing_blob`] says. They are looked for
     /// while the config is read, if the manifest was read before ([`Registry::ensure_readable`]).
     pub fn find_checked(&self, name: &Reference) -> Result<Option<(Image, Result<Option<Digest>>)>> {
-        let repository = self.repository(name);
-        let key = (repository.context(), name.identifier().to_string());
+        let key = (name.context(), name.identifier().to_string());
         let document = lock(&self.shared.documents).get(&key).cloned().flatten();
         // What may be wrong with it, `find` says.
         let manifest = document.and_then(|document| document.parse(&key.0).ok());
@@ -88,9 +87,6 @@ impl Registry {
             Ok(found.map(|image| {
                 // An index's image has its own manifest.
                 let missing = if blobs.is_empty() { self.missing_blob(&image.layers) } else { missing };
-                if !matches!(missing, Ok(None)) {
-                    repository.forget_named();
-                }
                 (image, missing)
             }))
         })

@@ -234,11 +234,11 @@ impl Repository {
     pub(super) fn forget_blobs(&self) {
         let context = self.context();
         lock(&self.shared.blobs).retain(|(c, _)| *c != context);
-        self.forget_named();
+        self.distrust();
     }
 
     /// Trusts no manifest of the repository any more: not even that it need not be written again.
-    pub(super) fn forget_named(&self) {
+    pub(super) fn distrust(&self) {
         lock(&self.shared.distrusted).insert(self.context());
     }
 }

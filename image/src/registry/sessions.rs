@@ -4,6 +4,7 @@ use ureq::http::{Method, Uri};
 
 use super::{
     Registry,
+    failure::Attempt,
     http::{Body, Patience},
     lock,
     repository::{Call, Repository},
@@ -16,12 +17,17 @@ impl Registry {
     /// Begins an upload that the next blob for the repository of `name` takes, for who knows that there will be one and
     /// waits for something else. What goes wrong goes wrong again, and is said, when there is something to send.
     pub fn begin_upload(&self, name: &Reference) {
-        let repository = self.repository(name);
-        match repository.start(&[repository.push()], None) {
-            Ok(Started::Session(session)) => lock(&self.shared.begun).push((name.clone(), session)),
-            Ok(Started::Mounted) => {}
-            Err(failure) => tracing::debug!("{}", failure.error),
+        if let Err(failure) = self.begin(name) {
+            tracing::debug!("{}", failure.error);
         }
+    }
+
+    fn begin(&self, name: &Reference) -> Attempt<()> {
+        let repository = self.repository(name);
+        if let Started::Session(session) = repository.start(&[repository.push()], None)? {
+            lock(&self.shared.begun).push((name.clone(), session));
+        }
+        Ok(())
     }
 
     /// Cancels the uploads that were begun and never needed.
@@ -34,15 +40,11 @@ impl Registry {
 
     /// Starts an upload, once per repository; [`Registry::cancel_uploads`] cancels it, if nothing was sent.
     pub fn ensure_writable(&self, name: &Reference) -> Result<()> {
-        let repository = self.repository(name);
-        let context = repository.context();
+        let context = name.context();
         if lock(&self.shared.writable).contains(&context) {
             return Ok(());
         }
-        let started = retry(&self.shared.settings, || repository.start(&[repository.push()], None))?;
-        if let Started::Session(session) = started {
-            lock(&self.shared.begun).push((name.clone(), session));
-        }
+        retry(&self.shared.settings, || self.begin(name))?;
         lock(&self.shared.writable).insert(context);
         Ok(())
     }
