@@ -35,6 +35,7 @@ pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, SaveResult, Sav
 pub use keychain::Keychain;
 pub use layout::Layout;
 pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};
+pub use read_ahead::fill;
 pub use recipe::{Owner, Recipe, clean_path};
 pub use reference::Reference;
 pub use registry::Registry;

@@ -17,7 +17,7 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use libdeflater::Decompressor;
 
-use crate::read_ahead::ReadAhead;
+use crate::{fill, read_ahead::ReadAhead};
 
 /// Of a member that tells its length: ten bytes as in every member, then the extra field.
 const HEADER: usize = 20;
@@ -85,11 +85,7 @@ impl Read for Inflated {
                 return Ok(0);
             }
         }
-        let rest = self.bytes.get(self.used..).unwrap_or_default();
-        let n = rest.len().min(out.len());
-        if let (Some(to), Some(from)) = (out.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let n = self.bytes.get(self.used..).unwrap_or_default().read(out)?;
         self.used += n;
         Ok(n)
     }
@@ -219,20 +215,6 @@ fn work(queue: &Mutex<Receiver<Task>>) {
         // Who waits no longer has gone.
         let _ = done.send(made);
     }
-}
-
-/// Reads until the buffer is full or nothing is left.
-fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match from.read(room) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
 }
 
 #[cfg(test)]

@@ -33,6 +33,7 @@ fn read_all(mut inner: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty:
     loop {
         let mut block = empty.try_recv().unwrap_or_default();
         block.resize(BLOCK, 0);
+        // With half a layer nothing can be done, where the rest cannot be read.
         let read = fill(&mut inner, &mut block);
         let at_end = !matches!(read, Ok(n) if n > 0);
         block.truncate(read.as_ref().copied().unwrap_or_default());
@@ -43,12 +44,14 @@ fn read_all(mut inner: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty:
     }
 }
 
-/// Reads until the block is full or nothing is left. What was read before an error is lost: nothing can be done with
-/// half a layer.
-fn fill(inner: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
+/// Reads until the buffer is full or nothing is left, and says how many bytes there were.
+///
+/// # Errors
+/// The reader's. What was read before is lost.
+pub fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut filled = 0;
-    while filled < block.len() {
-        match inner.read(&mut block[filled..]) {
+    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
+        match from.read(room) {
             Ok(0) => break,
             Ok(n) => filled += n,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -74,9 +77,7 @@ impl Read for ReadAhead {
                 (Err(_), None) => return Ok(0),
             }
         }
-        let rest = &self.block[self.used..];
-        let n = rest.len().min(out.len());
-        out[..n].copy_from_slice(&rest[..n]);
+        let n = self.block.get(self.used..).unwrap_or_default().read(out)?;
         self.used += n;
         Ok(n)
     }

@@ -9,7 +9,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use image::{BlockSums, Digest, Summing};
+use image::{BlockSums, Digest, Summing, fill};
 use sha2::{Digest as _, Sha256};
 
 /// Bytes read and hashed at a time: as many as are written at a time, and two such blocks fit a core's own cache.
@@ -95,30 +95,12 @@ fn hash(mut hashed: Hashed, blocks: &Receiver<Arc<Vec<u8>>>, done: &Sender<Arc<V
     hashed
 }
 
-/// Reads until the buffer is full or nothing is left.
-fn fill(inner: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while let Some(room) = buffer.get_mut(filled..).filter(|room| !room.is_empty()) {
-        match inner.read(room) {
-            Ok(0) => break,
-            Ok(n) => filled += n,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    Ok(filled)
-}
-
 impl<R: Read> Read for Hashing<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.used == self.block.len() && !self.next()? {
             return Ok(0);
         }
-        let rest = self.block.get(self.used..).unwrap_or_default();
-        let n = rest.len().min(buf.len());
-        if let (Some(to), Some(from)) = (buf.get_mut(..n), rest.get(..n)) {
-            to.copy_from_slice(from);
-        }
+        let n = self.block.get(self.used..).unwrap_or_default().read(buf)?;
         self.used += n;
         Ok(n)
     }
