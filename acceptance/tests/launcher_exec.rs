@@ -74,9 +74,10 @@ fn signals_are_ignored_and_blocked_as_they_were_before() {
     assert_eq!(signals("\"$0\" --"), signals(""));
     assert_eq!(signals("\"$0\""), signals(""));
     if !may_differ("the Go runtime may unblock and reset signals") {
-        let prefix = "env --block-signal=USR1 --ignore-signal=HUP";
-        assert_ne!(signals(prefix), signals(""));
-        assert_eq!(signals(&format!("{prefix} \"$0\" --")), signals(prefix));
+        for prefix in ["env --block-signal=USR1 --ignore-signal=HUP", "env --ignore-signal=CHLD"] {
+            assert_ne!(signals(prefix), signals(""));
+            assert_eq!(signals(&format!("{prefix} \"$0\" --")), signals(prefix));
+        }
     }
 }
 
@@ -100,6 +101,28 @@ fn the_processs_descriptors_are_those_the_launcher_was_given() {
     assert_eq!(listed(&format!("{given} exec \"$0\" -- ls /proc/self/fd")), passed);
     let target = in_shell(&image, &format!("{given} exec \"$0\" -- readlink /proc/self/fd/3")).ok().stdout();
     assert_eq!(target, "/dev/null\n");
+}
+
+#[test]
+fn closed_standard_descriptors_are_the_null_device() {
+    let image = image_with(&[("layers/bp/l/exec.d/1", Script("echo 'V = \"set\"' >&3"))]);
+    for (closed, descriptor) in [("<&-", 0), ("2>&-", 2), ("<&- 2>&-", 0), ("<&- 2>&-", 2)] {
+        let show = format!("exec \"$0\" -- sh -c 'readlink /proc/$$/fd/{descriptor}; echo $V' {closed}");
+        assert_eq!(in_shell(&image, &show).ok().stdout(), "/dev/null\nset\n", "{show}");
+    }
+}
+
+#[test]
+fn exec_d_is_waited_for_where_ended_children_are_ignored() {
+    let image = image_with(&[("layers/bp/l/exec.d/1", Script("echo 'V = \"set\"' >&3"))]);
+    let output = in_shell(&image, "exec env --ignore-signal=CHLD \"$0\" -- printenv V").ok().stdout();
+    assert_eq!(output, "set\n");
+}
+
+#[test]
+fn exec_d_that_is_no_program_is_an_error() {
+    let image = image_with(&[("layers/bp/l/exec.d/1", Mode(0o755, "echo 'V = \"set\"' >&3"))]);
+    run(&mut image.launcher(&["--", "printenv", "V"])).exits(82).says("exec format error");
 }
 
 #[test]

@@ -34,22 +34,40 @@ pub(crate) fn direct(start: &Start, env: &Env) -> Error {
 }
 
 /// Replaces this process by the file `program`. Comes back only where that failed.
-///
-/// Not by std's `Command`: that gives what the kernel does not know as a program (one of another architecture, say) to
-/// `/bin/sh`, and what comes of it hides the reason.
 pub(crate) fn replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> io::Error {
-    match try_replace(program, argv0, args, env) {
+    let replaced = Prepared::new(program, argv0, args, env).and_then(|prepared| {
+        set_broken_pipe(SigHandler::SigDfl)?;
+        prepared.exec()
+    });
+    match replaced {
         Err(e) => e,
     }
 }
 
-fn try_replace(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> io::Result<Infallible> {
-    let program = c_string(program.as_os_str(), "the program")?;
-    let args = iter::once(argv0).chain(args.iter().map(OsString::as_os_str));
-    let args = args.map(|arg| c_string(arg, "an argument")).collect::<io::Result<Vec<_>>>()?;
-    let variables = env.iter().map(|(name, value)| variable(name, value)).collect::<io::Result<Vec<_>>>()?;
-    set_broken_pipe(SigHandler::SigDfl)?;
-    Ok(execve(&program, &args, &variables)?)
+/// All that the kernel wants to know of a program.
+///
+/// std's `Command` gives what the kernel does not know as a program (one of another architecture, say) to `/bin/sh`, and
+/// what comes of it hides the reason.
+pub(crate) struct Prepared {
+    program: CString,
+    args: Vec<CString>,
+    variables: Vec<CString>,
+}
+
+impl Prepared {
+    pub(crate) fn new(program: &Path, argv0: &OsStr, args: &[OsString], env: &Env) -> io::Result<Self> {
+        let args = iter::once(argv0).chain(args.iter().map(OsString::as_os_str));
+        Ok(Self {
+            program: c_string(program.as_os_str(), "the program")?,
+            args: args.map(|arg| c_string(arg, "an argument")).collect::<io::Result<_>>()?,
+            variables: env.iter().map(|(name, value)| variable(name, value)).collect::<io::Result<_>>()?,
+        })
+    }
+
+    /// Becomes the program. Comes back only where that failed.
+    pub(crate) fn exec(&self) -> io::Result<Infallible> {
+        Ok(execve(&self.program, &self.args, &self.variables)?)
+    }
 }
 
 /// So that the launcher's exit code tells what went wrong even where nobody reads what it says.
@@ -60,10 +78,24 @@ pub(crate) fn ignore_broken_pipes() {
 
 /// An ignored signal would stay so in the process, which would then never end on a broken pipe.
 fn set_broken_pipe(handler: SigHandler) -> io::Result<()> {
+    set_signal(Signal::SIGPIPE, handler).map(drop)
+}
+
+/// Sets what a signal does, ignoring it or its default, and says what it did.
+fn set_signal(number: Signal, handler: SigHandler) -> io::Result<SigHandler> {
     // SAFETY: neither ignoring a signal nor its default disposition runs code of ours.
     #[allow(unsafe_code)]
-    unsafe { signal(Signal::SIGPIPE, handler) }?;
-    Ok(())
+    Ok(unsafe { signal(number, handler) }?)
+}
+
+/// Does `act` while ended children can be waited for: who ignores their signal (a supervisor may have left it so) has none
+/// to wait for.
+pub(crate) fn with_children<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let failed = |e: io::Error| Error::io("set the signal of ended children", &e);
+    let before = set_signal(Signal::SIGCHLD, SigHandler::SigDfl).map_err(failed)?;
+    let done = act();
+    set_signal(Signal::SIGCHLD, before).map_err(failed)?;
+    done
 }
 
 fn c_string(text: &OsStr, what: &str) -> io::Result<CString> {

@@ -20,7 +20,11 @@ use nix::{
     unistd::{dup2_raw, pipe2},
 };
 
-use crate::{error::Error, layers::LayerDirs};
+use crate::{
+    error::Error,
+    exec::{Prepared, with_children},
+    layers::LayerDirs,
+};
 
 /// More than Linux lets an environment hold (6 MiB), so that whatever could be launched is read.
 const OUTPUT_LIMIT: usize = 8 << 20;
@@ -28,15 +32,26 @@ const OUTPUT_LIMIT: usize = 8 << 20;
 /// How often to ask whether an executable that is silent has ended, in milliseconds.
 const LOOK_AGAIN: u8 = 10;
 
+/// For how long to listen to what an ended executable has left running (a filter that bash does not wait for, say) while it
+/// says nothing, in milliseconds.
+const LAST_WORDS: u16 = 1000;
+
 /// Runs the plain executables of all layers, then those of the process type; each sees what those before it have set.
 pub(crate) fn run_all(layers: &LayerDirs, process_type: Option<&str>, env: &mut Env) -> Result<(), Error> {
-    for path in layers.files("exec.d", process_type)? {
-        let named = |e: Error| e.within(&format!("execute '{}'", path.display()));
-        let output = run(&path, env).map_err(named)?;
-        let text = String::from_utf8(output).map_err(|_| named(Error::new("the output is not UTF-8")))?;
-        for (name, value) in parse_exec_d_output(&text).map_err(|e| named(Error::new(e.to_string())))? {
-            env.set(name, value);
-        }
+    let files = layers.files("exec.d", process_type)?;
+    if files.is_empty() {
+        return Ok(());
+    }
+    with_children(|| files.iter().try_for_each(|path| apply(path, env)))
+}
+
+/// Runs one, and sets what it says.
+fn apply(path: &Path, env: &mut Env) -> Result<(), Error> {
+    let named = |e: Error| e.within(&format!("execute '{}'", path.display()));
+    let output = run(path, env).map_err(named)?;
+    let text = String::from_utf8(output).map_err(|_| named(Error::new("the output is not UTF-8")))?;
+    for (name, value) in parse_exec_d_output(&text).map_err(|e| named(Error::new(e.to_string())))? {
+        env.set(name, value);
     }
     Ok(())
 }
@@ -44,9 +59,10 @@ pub(crate) fn run_all(layers: &LayerDirs, process_type: Option<&str>, env: &mut 
 /// What the executable wrote to descriptor 3.
 fn run(path: &Path, env: &Env) -> Result<Vec<u8>, Error> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::io("create pipe", &e.into()))?;
+    let program = Prepared::new(path, path.as_os_str(), &[], env).map_err(|e| Error::io("start", &e))?;
     let mut command = Command::new(path);
-    command.env_clear().envs(env.iter()).stdin(Stdio::null());
-    pass_as_descriptor_3(&mut command, writer);
+    command.stdin(Stdio::null());
+    with_descriptor_3(&mut command, writer, program);
     let mut child = command.spawn().map_err(|e| Error::io("start", &e))?;
     // The command holds our end for writing; while it is open the output has no end.
     drop(command);
@@ -63,16 +79,15 @@ fn run(path: &Path, env: &Env) -> Result<Vec<u8>, Error> {
     Ok(output)
 }
 
-/// Reads until the end of the output, or until the executable has ended and nothing is left: a process it leaves in
+/// Reads until the end of the output, or until the executable has ended and nothing more comes: a process it leaves in
 /// the background may keep descriptor 3 open for as long as it likes.
 fn read_output(mut pipe: File, child: &mut Child) -> Result<Vec<u8>, Error> {
     let failed = |e: io::Error| Error::io("read output", &e);
     let mut output = Vec::new();
     let mut chunk = [0; 16 << 10];
     loop {
-        // Asked before looking into the pipe: what it wrote before it ended is then there to be seen.
         let ended = child.try_wait().map_err(failed)?.is_some();
-        let timeout = if ended { PollTimeout::ZERO } else { PollTimeout::from(LOOK_AGAIN) };
+        let timeout = if ended { PollTimeout::from(LAST_WORDS) } else { PollTimeout::from(LOOK_AGAIN) };
         match poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) if ended => return Ok(output),
             Ok(0) | Err(nix::Error::EINTR) => continue,
@@ -92,20 +107,21 @@ fn read_output(mut pipe: File, child: &mut Child) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// In the child alone `descriptor` becomes number 3 and is inherited; ours stays closed on exec.
+/// In the child alone `descriptor` becomes number 3 and is inherited; ours stays closed on exec. Then the child becomes the
+/// program.
 #[allow(unsafe_code)]
-fn pass_as_descriptor_3(command: &mut Command, descriptor: OwnedFd) {
-    let install = move || {
+fn with_descriptor_3(command: &mut Command, descriptor: OwnedFd, program: Prepared) {
+    let become_it = move || {
         // SAFETY: number 3 has no owner in the child: it is what the launcher itself inherited, or one end of our
         // pipe, whose owner in the child never runs again.
         let installed = unsafe { dup2_raw(&descriptor, 3) }?;
         // Where it has been number 3 all along, it would still be closed.
         fcntl(&installed, FcntlArg::F_SETFD(FdFlag::empty()))?;
         let _ = installed.into_raw_fd();
-        Ok(())
+        program.exec().map(drop)
     };
-    // SAFETY: runs between fork and exec and calls only dup2 and fcntl, which are async-signal-safe.
-    unsafe { command.pre_exec(install) };
+    // SAFETY: runs between fork and exec in a process of one thread, where nothing was interrupted half-way.
+    unsafe { command.pre_exec(become_it) };
 }
 
 #[cfg(test)]
@@ -166,6 +182,13 @@ mod tests {
     }
 
     #[test]
+    fn what_a_filter_has_to_say_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let output = run(&script(dir.path(), "(sleep 0.2; echo late >&3) &"), &env()).unwrap();
+        assert_eq!(output, b"late\n");
+    }
+
+    #[test]
     fn failures_say_how_it_ended() {
         let dir = tempfile::tempdir().unwrap();
         let too_much = format!("head -c {} /dev/zero >&3; exec 3>&-; exec sleep 60", OUTPUT_LIMIT + 1);
@@ -179,6 +202,9 @@ mod tests {
         }
         let error = run(&dir.path().join("missing"), &env()).unwrap_err();
         assert_eq!(error.to_string(), "start: no such file or directory");
+        let no_program = script(dir.path(), "");
+        fs::write(&no_program, "echo 'a = 1' >&3").unwrap();
+        assert_eq!(run(&no_program, &env()).unwrap_err().to_string(), "start: exec format error");
     }
 
     #[test]

@@ -55,12 +55,29 @@ static MEMORY: arena::Arena = arena::Arena::new();
 // SAFETY: no other symbol of the program is called `main`.
 #[unsafe(no_mangle)]
 extern "C" fn main(count: c_int, args: *const *const c_char) -> c_int {
+    open_standard_descriptors();
     let count = usize::try_from(count).unwrap_or_default();
     // SAFETY: C hands over so many pointers to strings, which live as long as the process.
     let args = (0..count).map(|at| unsafe { CStr::from_ptr(*args.add(at)) });
     let mut args = args.map(|arg| OsStr::from_bytes(arg.to_bytes()).to_owned());
     let argv0 = args.next().unwrap_or_default();
     run_or_say(&argv0, &Flags::with_args(args)).into()
+}
+
+/// Where a standard descriptor is closed the null device takes its place, as with Rust's runtime: else the first file that
+/// the process opens would be it.
+#[cfg(not(test))]
+#[allow(unsafe_code)]
+fn open_standard_descriptors() {
+    use nix::libc;
+    for descriptor in 0..=2 {
+        // SAFETY: asks for flags, and opens a device on the lowest number that is free, which nobody owns.
+        unsafe {
+            if libc::fcntl(descriptor, libc::F_GETFD) == -1 {
+                libc::open(c"/dev/null".as_ptr(), libc::O_RDWR);
+            }
+        }
+    }
 }
 
 /// The exit code, where there is one: of what went wrong.

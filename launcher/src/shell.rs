@@ -24,7 +24,11 @@ pub(crate) fn profiles(layers: &LayerDirs, process_type: Option<&str>, app: &Pat
 
 /// bash's arguments: the outer script, then what it knows as `$0`, `$1`, …
 pub(crate) fn arguments(argv0: &OsStr, profiles: &[PathBuf], app: &Path, start: &Start) -> Vec<OsString> {
-    let script = script(profiles, start.working_dir.as_deref().unwrap_or(app), start.args.len());
+    let dir = match &start.working_dir {
+        Some(dir) => expanded(dir),
+        None => quoted(app.as_os_str().as_bytes()),
+    };
+    let script = script(profiles, &dir, start.args.len());
     let mut arguments = vec![OsString::from("-c"), script, argv0.to_owned(), start.command.clone()];
     arguments.extend_from_slice(&start.args);
     arguments
@@ -32,22 +36,18 @@ pub(crate) fn arguments(argv0: &OsStr, profiles: &[PathBuf], app: &Path, start: 
 
 /// Sources, changes directory, and replaces itself. A command alone is a script. With arguments, it and each of them
 /// is expanded by the shell, and stays one word whatever comes of it.
-fn script(profiles: &[PathBuf], working_dir: &Path, args: usize) -> OsString {
+///
+/// `cd` may be a function of a profile, which wants nothing but the directory, and may say that it failed when it did not.
+fn script(profiles: &[PathBuf], dir: &[u8], args: usize) -> OsString {
     let mut script = Vec::new();
     for profile in profiles {
         script.extend_from_slice(b"source ");
-        push_quoted(&mut script, profile.as_os_str().as_bytes());
+        script.extend_from_slice(&quoted(profile.as_os_str().as_bytes()));
         script.push(b'\n');
     }
-    script.extend_from_slice(b"cd -- \"");
-    for &byte in working_dir.as_os_str().as_bytes() {
-        // Variables are expanded, as platforms are used to.
-        if matches!(byte, b'"' | b'\\' | b'`') {
-            script.push(b'\\');
-        }
-        script.push(byte);
+    for part in [b"cd ", dir, b" || [ . -ef ", dir, b" ] || exit 82\n"] {
+        script.extend_from_slice(part);
     }
-    script.extend_from_slice(b"\" || exit 82\n");
     if args == 0 {
         script.extend_from_slice(b"exec bash -c \"$@\"");
     } else {
@@ -61,15 +61,34 @@ fn script(profiles: &[PathBuf], working_dir: &Path, args: usize) -> OsString {
 }
 
 /// As one word that the shell leaves as it is.
-fn push_quoted(script: &mut Vec<u8>, text: &[u8]) {
-    script.push(b'\'');
+fn quoted(text: &[u8]) -> Vec<u8> {
+    let mut word = vec![b'\''];
     for &byte in text {
         if byte == b'\'' {
-            script.extend_from_slice(b"'\\'");
+            word.extend_from_slice(b"'\\'");
         }
-        script.push(byte);
+        word.push(byte);
     }
-    script.push(b'\'');
+    word.push(b'\'');
+    word
+}
+
+/// As one word in which the shell expands what begins with a dollar sign, as platforms are used to; `\$` is none. A
+/// directory is no option of `cd`, whatever its name begins with.
+fn expanded(dir: &Path) -> Vec<u8> {
+    let mut word = vec![b'"'];
+    let mut bytes = dir.as_os_str().as_bytes().iter().peekable();
+    if bytes.peek() == Some(&&b'-') {
+        word.extend_from_slice(b"./");
+    }
+    while let Some(&byte) = bytes.next() {
+        if matches!(byte, b'"' | b'`') || byte == b'\\' && bytes.peek() != Some(&&b'$') {
+            word.push(b'\\');
+        }
+        word.push(byte);
+    }
+    word.push(b'"');
+    word
 }
 
 #[cfg(test)]
@@ -82,13 +101,13 @@ mod tests {
         process::Command,
     };
 
-    use super::script;
+    use super::{expanded, quoted, script};
 
     /// What the script prints when it runs the command with the arguments, in `dir`.
     fn run(dir: &Path, profiles: &[PathBuf], working_dir: &Path, words: &[&str]) -> (String, Option<i32>) {
         let output = Command::new("bash")
             .arg("-c")
-            .arg(script(profiles, working_dir, words.len() - 1))
+            .arg(script(profiles, &expanded(working_dir), words.len() - 1))
             .arg("argv0")
             .args(words)
             .env("V", "a  b\"c")
@@ -137,16 +156,42 @@ mod tests {
     }
 
     #[test]
-    fn the_working_directory_expands_variables_and_nothing_else() {
+    fn the_working_directory_expands_what_begins_with_a_dollar_sign() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["sub", "a \"b\" `c` \\d", "-"] {
+        for name in ["sub", "a \"b\" `c` \\d", "-", "-P", "a$DIR"] {
             fs::create_dir(dir.path().join(name)).unwrap();
         }
-        for (working_dir, want) in [("$DIR", "sub"), ("a \"b\" `c` \\d", "a \"b\" `c` \\d")] {
-            let (output, _) = run(dir.path(), &[], Path::new(working_dir), &["basename \"$PWD\""]);
+        for (working_dir, want) in [
+            ("$DIR", "sub"),
+            ("$(echo sub)", "sub"),
+            ("a \"b\" `c` \\d", "a \"b\" `c` \\d"),
+            ("-", "-"),
+            ("-P", "-P"),
+            ("a\\$DIR", "a$DIR"),
+        ] {
+            let (output, _) = run(dir.path(), &[], Path::new(working_dir), &["basename -- \"$PWD\""]);
             assert_eq!(output.trim_end(), want);
         }
         let (output, code) = run(dir.path(), &[], Path::new("missing"), &["echo never"]);
         assert_eq!((output.as_str(), code), ("", Some(82)));
+        assert_eq!(quoted(b"it's $DIR"), b"'it'\\''s $DIR'");
+    }
+
+    /// As version managers define it.
+    #[test]
+    fn a_profile_may_have_a_cd_of_its_own() {
+        let dir = tempfile::tempdir().unwrap();
+        let (sub, profile) = (dir.path().join("sub"), dir.path().join(".profile"));
+        fs::create_dir(&sub).unwrap();
+        for (cd, want) in [
+            ("builtin cd \"$@\" && false", ("sub\n", Some(0))),
+            ("builtin cd \"$1\" && HOOK=ran", ("subran\n", Some(0))),
+            ("false", ("", Some(82))),
+        ] {
+            fs::write(&profile, format!("export HOOK; cd() {{ {cd}; }}")).unwrap();
+            let words = ["echo \"$(basename \"$PWD\")$HOOK\""];
+            let (output, code) = run(dir.path(), &[".profile".into()], &sub, &words);
+            assert_eq!((output.as_str(), code), want, "{cd}");
+        }
     }
 }

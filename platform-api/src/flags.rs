@@ -48,7 +48,12 @@ impl Flags {
 
     /// Of this process, which knows its arguments from elsewhere. They come without the program's name.
     pub fn with_args(args: impl IntoIterator<Item = OsString>) -> Self {
-        Self { args: args.into_iter().collect(), env: std::env::vars_os().collect() }
+        let mut env = BTreeMap::new();
+        // Of a name that is there twice the first one counts, as for `getenv`.
+        for (name, value) in std::env::vars_os() {
+            env.entry(name).or_insert(value);
+        }
+        Self { args: args.into_iter().collect(), env }
     }
 
     /// A variable of the environment, `None` where unset or empty or not UTF-8.
