@@ -228,19 +228,63 @@ fn what_is_said_on_failure() {
     }
     dirs.order(&["passes broken"]);
     let all = run(&mut dirs.detector("0.12")).exits(21).all();
-    for line in [
+    let lines = [
         "======== Output: broken@1.0.0 ========\noh no\n",
         "err:  broken@1.0.0 (3)\n",
         "ERROR: No buildpack groups passed detection.\n",
         "ERROR: failed to detect: buildpack(s) failed with err\n",
-    ] {
+    ];
+    for line in lines {
         assert!(all.contains(line), "no '{line}' in\n{all}");
+    }
+    for level in ["warn", "error"] {
+        let all = run(dirs.detector("0.12").env("CNB_LOG_LEVEL", level)).exits(21).all();
+        for line in lines {
+            assert!(all.contains(line), "no '{line}' at {level} in\n{all}");
+        }
     }
     dirs.order(&["wants?", "passes? wants? gives?"]);
     run(&mut dirs.detector("0.12")).ok();
     let debug = run(dirs.detector("0.12").env("CNB_LOG_LEVEL", "debug")).ok().all();
     assert!(debug.contains("skip: wants@1.0.0 requires x\n"), "{debug}");
     assert!(debug.contains("skip: gives@1.0.0 provides unused y\n"), "{debug}");
+}
+
+#[test]
+fn colours_go_where_they_are_unwanted() {
+    let dirs = BuildDirs::new();
+    let red = "printf '\\033[31mred\\033[0m\\n'; printf '\\033[1mbold\\033[0m\\n' >&2";
+    dirs.buildpack("a", "0.10", "", &format!("{red}; exit 100"), red);
+    dirs.order(&["a"]);
+    run(&mut dirs.detector("0.12")).exits(20).says("\nred\nbold\n");
+    run(dirs.detector("0.12").env_remove("CNB_NO_COLOR")).exits(20).says("\x1b[31mred\x1b[0m\n");
+    // What the command line itself lacks, too.
+    for args in [&["superfluous"][..], &["-log-level", "loud"]] {
+        let all = run(dirs.detector("0.12").args(args)).all();
+        assert!(all.contains("ERROR: ") && !all.contains('\x1b'), "{all}");
+        run(dirs.detector("0.12").args(args).env_remove("CNB_NO_COLOR")).says("\x1b[31;1mERROR: \x1b[0m");
+    }
+
+    dirs.group(&[("a", "0.10")], "");
+    let plain = run(&mut dirs.builder("0.12")).ok();
+    assert_eq!(plain.stdout(), "red\n");
+    assert!(plain.stderr().contains("bold\n") && !plain.stderr().contains('\x1b'), "{}", plain.stderr());
+    let coloured = run(dirs.builder("0.12").env_remove("CNB_NO_COLOR")).ok();
+    assert_eq!(coloured.stdout(), "\x1b[31mred\x1b[0m\n");
+}
+
+#[test]
+fn a_detect_is_waited_for_where_ended_children_are_ignored() {
+    let dirs = BuildDirs::new();
+    dirs.buildpack("a", "0.10", "", "", "echo built");
+    dirs.order(&["a"]);
+    for call in [dirs.detector("0.12"), dirs.builder("0.12")] {
+        let mut ignoring = command("env");
+        ignoring.arg("--ignore-signal=CHLD").arg(call.get_program()).args(call.get_args());
+        ignoring.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        dirs.as_build_user(&mut ignoring);
+        run(&mut ignoring).ok();
+    }
 }
 
 #[test]

@@ -16,6 +16,7 @@ use nix::libc::{posix_spawn_file_actions_addchdir_np, posix_spawn_file_actions_t
 use crate::{
     BuildPlan, Buildpack, BuildpackApi, BuildpackPlan, Env, Extension, Target, io_text,
     output::{Captured, read_all},
+    pass_on::run_without_colours,
     read_toml_bounded,
     temp_plan::TempPlan,
 };
@@ -41,6 +42,8 @@ pub struct Context {
     pub build_config: Option<PathBuf>,
     /// The run image's target, for `CNB_TARGET_*`.
     pub target: Target,
+    /// Whether colours are taken out of what build and generate print.
+    pub no_color: bool,
     /// For `CNB_EXEC_ENV`; empty: not set.
     pub exec_env: String,
     /// The build environment so far (see [`Env::for_build`]); user and operator variables are added per module.
@@ -290,9 +293,11 @@ impl<'a> Call<'a> {
         Ok(command)
     }
 
-    /// Runs it with our own stdout and stderr.
+    /// Runs it with our own stdout and stderr, or what passes for them where colours are unwanted.
     fn run(&self, args: &[&Path], env: &Env, context: &Context) -> Result<(), RunError> {
-        let status = self.command(args, env, context)?.stdin(Stdio::null()).status();
+        let mut command = self.command(args, env, context)?;
+        command.stdin(Stdio::null());
+        let status = if context.no_color { run_without_colours(command) } else { command.status() };
         let status = status.map_err(|cause| self.start_error(context, &cause))?;
         if status.success() { Ok(()) } else { Err(RunError::Status { text: status_text(status) }) }
     }

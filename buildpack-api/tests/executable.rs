@@ -65,6 +65,7 @@ impl Fixture {
             platform: self.path("platform"),
             build_config: Some(self.path("config")),
             target: Target { os: "linux".to_owned(), arch: "arm".to_owned(), variant: "v7".to_owned(), distros },
+            no_color: false,
             exec_env: "test".to_owned(),
             env,
         }

@@ -36,6 +36,7 @@ pub fn run<I>(
     act: impl FnOnce(I, &Flags) -> Result<(), Failure>,
 ) -> ExitCode {
     let flags = Flags::of_this_process();
+    privileges::wait_for_children();
     log::start(name, &flags);
     let read = read_inputs(name, &flags, inputs, about);
     let acted = read.and_then(|inputs| {
@@ -67,7 +68,8 @@ fn read_inputs<I>(
     let api = flags
         .platform_api()
         .or_else(|failure| PlatformApi::ALL.last().copied().filter(|_| flags.ask_for_help()).ok_or(failure))?;
-    let inputs = match inputs(flags, api)? {
+    let no_color = || log::set_colour(flags.ask_for_no_color(name, api));
+    let inputs = match inputs(flags, api).inspect_err(|_| no_color())? {
         Parsed::Inputs(inputs) => inputs,
         Parsed::Version => {
             // An answer, and no line of the log.

@@ -64,6 +64,19 @@ pub fn set(inputs: LogInputs) {
     NO_COLOR.store(u8::from(inputs.no_color), Ordering::Relaxed);
 }
 
+/// What `-no-color` says, where the flags say nothing else that could be used.
+pub(crate) fn set_colour(no_color: bool) {
+    NO_COLOR.store(u8::from(no_color), Ordering::Relaxed);
+}
+
+/// Makes lines of all that `act` logs, whatever the level is.
+pub(crate) fn whole<T>(act: impl FnOnce() -> T) -> T {
+    let before = LEVEL.swap(LogLevel::Debug as u8, Ordering::Relaxed);
+    let done = act();
+    LEVEL.store(before, Ordering::Relaxed);
+    done
+}
+
 /// The level now in force: events below it are no lines.
 pub(crate) fn level() -> u8 {
     LEVEL.load(Ordering::Relaxed)
@@ -137,7 +150,13 @@ fn text(level: LogLevel, event: &Event<'_>) -> String {
         (LogLevel::Error | LogLevel::Fatal, false) => line.push_str("ERROR: "),
         (LogLevel::Debug | LogLevel::Info, _) => {}
     }
-    event.record(&mut Message(&mut line));
+    let mut message = String::new();
+    event.record(&mut Message(&mut message));
+    // Colours of a buildpack's output.
+    if NO_COLOR.load(Ordering::Relaxed) != 0 && message.contains('\x1b') {
+        message = buildpack_api::without_colours(&message);
+    }
+    line.push_str(&message);
     if !line.ends_with('\n') {
         line.push('\n');
     }

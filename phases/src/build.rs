@@ -82,6 +82,7 @@ fn context(inputs: &BuilderInputs, target: Option<&TargetData>) -> Context {
         platform: inputs.platform.clone(),
         build_config: Some(inputs.build_config.clone()),
         target: os_release::completed_aloud(target),
+        no_color: inputs.log.no_color,
         exec_env: inputs.exec_env.clone(),
         env: Env::for_build(inputs.inherited.iter().cloned()),
     }
@@ -164,7 +165,7 @@ fn process_layers(layers: &Path, dir: &BuildpackDir) -> anyhow::Result<()> {
         let types = layer.toml.as_ref().map_err(Clone::clone).context("failed to decode layer metadata file")?.types;
         if types == LayerTypes::default() {
             ignore(&layer.path).context("failed to rename layer directory")?;
-        } else if layer.has_contents {
+        } else if layer.has_contents && (types.launch || types.cache) {
             refuse_link_out(layers, &layer.path)?;
         }
     }
@@ -183,7 +184,8 @@ fn ignore(layer: &Path) -> anyhow::Result<()> {
     fs::rename(layer, ignored).with_context(|| format!("rename {} to {}", layer.display(), ignored.display()))
 }
 
-/// A layer may be a link, but not one that leads out of the layers directory: it would be empty in the image.
+/// A layer may be a link, but for an image or the cache not one that leads out of the layers directory: it would be empty
+/// there.
 fn refuse_link_out(layers: &Path, layer: &Path) -> anyhow::Result<()> {
     if !fs::symlink_metadata(layer).is_ok_and(|meta| meta.is_symlink()) {
         return Ok(());

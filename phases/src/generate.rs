@@ -120,6 +120,7 @@ fn context(inputs: &DetectorInputs, analyzed: &Analyzed) -> Context {
         platform: inputs.platform.clone(),
         build_config: Some(inputs.build_config.clone()),
         target: os_release::completed_aloud(target),
+        no_color: inputs.log.no_color,
         exec_env: inputs.exec_env.clone(),
         env: Env::for_build(inputs.inherited.iter().cloned()),
     }

@@ -52,7 +52,7 @@ pub struct LayerDir {
     pub has_toml: bool,
     /// `<layer>.toml`; the default where there is none. The error names the path.
     pub toml: Result<LayerToml, ParseError>,
-    /// The legacy file `<layer>.sha`; empty where there is none.
+    /// The legacy file `<layer>.sha`; empty where there is none, or where it is something else.
     pub sha: String,
 }
 
@@ -99,7 +99,7 @@ impl BuildpackDir {
             }
         }
         for layer in layers.into_values() {
-            dir.layers.push(LayerDir::read(&dir.path, layer)?);
+            dir.layers.push(LayerDir::read(&dir.path, layer));
         }
         dir.store = read_own_toml(&dir.path.join("store.toml"), Store::parse)?;
         Ok(dir)
@@ -112,18 +112,18 @@ impl BuildpackDir {
 }
 
 impl LayerDir {
-    fn read(dir: &Path, name: String) -> Result<Self, FileError> {
+    fn read(dir: &Path, name: String) -> Self {
         let path = dir.join(&name);
         let toml_path = dir.join(format!("{name}.toml"));
-        let sha = read_toml_bounded(&dir.join(format!("{name}.sha"))).map_err(|e| FileError(e.to_string()))?;
-        Ok(Self {
+        let sha = read_toml_bounded(&dir.join(format!("{name}.sha"))).ok().flatten();
+        Self {
             has_contents: path.is_dir(),
             has_toml: !toml_path.is_dir() && fs::symlink_metadata(&toml_path).is_ok(),
             toml: if toml_path.is_dir() { Ok(LayerToml::default()) } else { LayerToml::read(&toml_path) },
             sha: sha.unwrap_or_default(),
             name,
             path,
-        })
+        }
     }
 }
 

@@ -219,6 +219,15 @@ fn absurd_output_is_refused() {
     }
 }
 
+/// It is in no image and in no cache: it may be what another buildpack sees of this one's own files.
+#[test]
+fn a_layer_for_the_build_alone_may_be_a_link_out() {
+    let world = World::new();
+    run_script(&world, "0.12", "", "ln -s / $1/tools; printf '[types]\nbuild = true' > $1/tools.toml").unwrap();
+    // A layer of this name is no legacy file of another one.
+    run_script(&world, "0.12", "", "mkdir -p $1/x $1/x.sha; printf '[types]\nbuild = true' > $1/x.toml").unwrap();
+}
+
 #[test]
 fn links_do_not_lead_us_out_of_the_layers_directory() {
     let world = World::new();

@@ -87,6 +87,14 @@ impl Flags {
             .is_some_and(|arg| matches!(arg, "-h" | "-help" | "--h" | "--help"))
     }
 
+    /// Whether colours are unwanted, by flag or variable, whatever else is wrong with the command line of the executable of
+    /// this name.
+    pub fn ask_for_no_color(&self, name: &str, api: PlatformApi) -> bool {
+        let executable = Executable::ALL.into_iter().find(|executable| executable.name() == name);
+        let args = executable.and_then(|executable| read_args(&self.args, &describe(executable, api)).ok());
+        args.is_some_and(|args| Line::unchecked(self, api, args).is_set("no-color"))
+    }
+
     /// Reads the command line of `executable` and makes its inputs with `read`. The order of checks is the reference's:
     /// syntax, `-version`, log level, then the inputs themselves.
     pub(crate) fn parse<T>(

@@ -28,12 +28,17 @@ pub(crate) struct Line<'a> {
 
 impl<'a> Line<'a> {
     pub(crate) fn new(flags: &'a Flags, api: PlatformApi, args: Args) -> Result<Self, Failure> {
-        let log = LogInputs { level: crate::inputs::LogLevel::Info, no_color: false };
-        let mut line = Self { flags, api, log, layers: PathBuf::new(), args, cwd: PathBuf::new() };
+        let mut line = Self::unchecked(flags, api, args);
         line.log = log_inputs(&line)?;
         line.cwd = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         line.layers = line.dir("layers").unwrap_or_default();
         Ok(line)
+    }
+
+    /// One of which no value was looked at: where it is read from is not known yet.
+    pub(crate) fn unchecked(flags: &'a Flags, api: PlatformApi, args: Args) -> Self {
+        let log = LogInputs { level: crate::inputs::LogLevel::Info, no_color: false };
+        Self { flags, api, log, layers: PathBuf::new(), args, cwd: PathBuf::new() }
     }
 
     pub(crate) fn positionals(&self) -> &[OsString] {

@@ -7,7 +7,7 @@ use platform_api::{
 };
 
 use super::{read_run_images, required, timed, write, write_analyzed};
-use crate::{in_phase, privileges};
+use crate::{in_phase, log, privileges};
 
 /// What detection goes by.
 #[derive(Debug)]
@@ -37,21 +37,28 @@ pub fn detect(i: &DetectorInputs, detection: &Detection, analyzed: &Analyzed) ->
     let mut transcript = Transcript::default();
     let detected =
         timed("Detector", || phases::detect::detect(i, &detection.order, &detection.system, target, &mut transcript));
-    for (level, line) in transcript.0 {
-        match (level, &detected) {
-            (LogLevel::Debug, Ok(_)) => tracing::debug!("{line}"),
-            (LogLevel::Debug | LogLevel::Info, _) => tracing::info!("{line}"),
-            (LogLevel::Warn, _) => tracing::warn!("{line}"),
-            (LogLevel::Error | LogLevel::Fatal, _) => tracing::error!("{line}"),
-        }
+    match &detected {
+        Ok(_) => show(transcript),
+        Err(_) => log::whole(|| show(transcript)),
     }
     detected.map_err(|e| in_phase(ExitCode::Detect, "detect", &e))
 }
 
+fn show(transcript: Transcript) {
+    for (level, line) in transcript.0 {
+        match level {
+            LogLevel::Debug => tracing::debug!("{line}"),
+            LogLevel::Info => tracing::info!("{line}"),
+            LogLevel::Warn => tracing::warn!("{line}"),
+            LogLevel::Error | LogLevel::Fatal => tracing::error!("{line}"),
+        }
+    }
+}
+
 /// group.toml and plan.toml.
 pub fn write_detected(i: &DetectorInputs, detected: &Detected) -> Result<(), Failure> {
-    write("group", &i.group, &detected.group.to_toml())?;
-    write("plan", &i.plan, &detected.plan.to_toml())
+    write("group file", &i.group, &detected.group.to_toml())?;
+    write("plan file", &i.plan, &detected.plan.to_toml())
 }
 
 /// Builds and writes metadata.toml.
@@ -59,7 +66,7 @@ pub fn build(i: &BuilderInputs, group: &Group, plan: Plan, analyzed: &Analyzed) 
     let target = analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref());
     let metadata = timed("Builder", || phases::build::build(i, group, plan, target))
         .map_err(|e| in_phase(ExitCode::Build, "build", &e))?;
-    write("build metadata", &i.layers.join("config").join("metadata.toml"), &metadata.to_toml(i.api))?;
+    write("build metadata file", &i.layers.join("config").join("metadata.toml"), &metadata.to_toml(i.api))?;
     Ok(metadata)
 }
 
@@ -74,7 +81,7 @@ pub fn generate(i: &DetectorInputs, detected: Detected, analyzed: Analyzed) -> R
     let (detected, analyzed) = timed("Generator", || phases::generate::generate(i, detected, analyzed, &run))
         .map_err(|e| in_phase(ExitCode::Generate, "build", &e))?;
     write_analyzed(&i.analyzed, &analyzed)?;
-    write("plan", &i.plan, &detected.plan.to_toml())
+    write("plan file", &i.plan, &detected.plan.to_toml())
 }
 
 /// Buildpacks see `HOME` and `USER` of the user that creator has become, not root's.

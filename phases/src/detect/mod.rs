@@ -71,6 +71,7 @@ pub fn detect(
         platform: inputs.platform.clone(),
         build_config: Some(inputs.build_config.clone()),
         target,
+        no_color: inputs.log.no_color,
         exec_env: inputs.exec_env.clone(),
         env: Env::for_build(inputs.inherited.iter().cloned()),
     };

@@ -50,7 +50,8 @@ pub(super) fn resolve(members: &[Member], outcomes: &[Outcome<'_>], out: &mut Tr
             }
             Told::Fail => failed |= !member.optional,
             Told::Error => {
-                errored = true;
+                // The exit code of errors is for those of buildpacks.
+                errored |= member.kind == Kind::Buildpack;
                 failed |= !member.optional;
             }
         }
