@@ -132,7 +132,7 @@ impl Layout {
             copy_blob(blob, dir)?;
         }
         let size = documents.manifest.len() as u64;
-        put_documents(dir, manifest_type(image.docker), &documents.manifest, &documents.config, ref_name)?;
+        put_documents(dir, documents.manifest_type, &documents.manifest, &documents.config, ref_name)?;
         Ok((documents.manifest_digest, size))
     }
 

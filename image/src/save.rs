@@ -2,10 +2,7 @@
 
 use std::thread;
 
-use crate::{
-    Error, Image, ImageId, Layout, Reference, Registry, Result, SaveResult, Saved,
-    manifest::{Documents, manifest_type},
-};
+use crate::{Error, Image, ImageId, Layout, Reference, Registry, Result, SaveResult, Saved, manifest::Documents};
 
 /// Blobs, config, manifest; for further tags of one repository the manifest only.
 pub(crate) fn to_registry(registry: &Registry, image: &Image, names: &[String]) -> Result<Saved> {
@@ -18,7 +15,7 @@ pub(crate) fn to_registry(registry: &Registry, image: &Image, names: &[String]) 
             if !filled.iter().any(|other| other.same_repository(&reference)) {
                 fill(registry, image, &documents, &reference)?;
             }
-            let put = || registry.put_manifest(&reference, manifest_type(image.docker), &documents.manifest);
+            let put = || registry.put_manifest(&reference, documents.manifest_type, &documents.manifest);
             if let Err(error) = put() {
                 // A registry may have lost a blob since it was looked for.
                 if !error.to_string().contains("BLOB_UNKNOWN") {
