@@ -4,7 +4,7 @@
 mod build_dirs;
 
 use acceptance::{
-    run::{BUILDPACK_APIS, PLATFORM_APIS, at_least, command, may_differ, run},
+    run::{BUILDPACK_APIS, PLATFORM_APIS, as_root, at_least, command, may_differ, run},
     tree::Entry::{Bytes, File, Link, Mode},
 };
 use build_dirs::BuildDirs;
@@ -266,11 +266,8 @@ fn colours_go_where_they_are_unwanted() {
     }
 
     dirs.group(&[("a", "0.10")], "");
-    let plain = run(&mut dirs.builder("0.12")).ok();
-    assert_eq!(plain.stdout(), "red\n");
-    assert!(plain.stderr().contains("bold\n") && !plain.stderr().contains('\x1b'), "{}", plain.stderr());
-    let coloured = run(dirs.builder("0.12").env_remove("CNB_NO_COLOR")).ok();
-    assert_eq!(coloured.stdout(), "\x1b[31mred\x1b[0m\n");
+    run(&mut dirs.builder("0.12")).ok().says("red\nbold\n");
+    run(dirs.builder("0.12").env_remove("CNB_NO_COLOR")).ok().says("\x1b[31mred\x1b[0m\n\x1b[1mbold\x1b[0m\n");
 }
 
 #[test]
@@ -284,6 +281,27 @@ fn a_detect_is_waited_for_where_ended_children_are_ignored() {
         ignoring.envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
         dirs.as_build_user(&mut ignoring);
         run(&mut ignoring).ok();
+    }
+}
+
+/// In a container it is the first process, from which the kernel keeps the default action of signals.
+#[test]
+fn a_first_process_ends_when_it_is_told_to() {
+    if !as_root() {
+        return;
+    }
+    let dirs = BuildDirs::new();
+    let tell = |signal: &str| format!("kill -{signal} 1; sleep 60");
+    for (signal, code) in [("TERM", 143), ("INT", 130), ("HUP", 129), ("QUIT", 131)] {
+        dirs.buildpack("a", "0.10", "", &tell(signal), "");
+        dirs.order(&["a"]);
+        let call = dirs.detector("0.12");
+        let mut first = command("unshare");
+        first.args(["--pid", "--fork", "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]);
+        first.arg(call.get_program()).envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let outcome = run(&mut first);
+        let code = if may_differ("Go's runtime ends with 2") { 2 } else { code };
+        assert_eq!(outcome.code(), code, "{signal}: {}", outcome.all());
     }
 }
 

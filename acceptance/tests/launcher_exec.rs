@@ -119,6 +119,18 @@ fn exec_d_is_waited_for_where_ended_children_are_ignored() {
     assert_eq!(output, "set\n");
 }
 
+/// In a container it is the first process, from which the kernel keeps the default action of signals.
+#[test]
+fn a_first_process_ends_when_it_is_told_to() {
+    if !as_root() {
+        return;
+    }
+    let image = image_with(&[("layers/bp/l/exec.d/1", Script("kill -TERM 1; sleep 60"))]);
+    let outcome = in_shell(&image, "exec unshare --pid --fork \"$0\" -- true");
+    let code = if may_differ("Go's runtime ends with 2") { 2 } else { 143 };
+    assert_eq!(outcome.code(), code, "{}", outcome.all());
+}
+
 #[test]
 fn exec_d_that_is_no_program_is_an_error() {
     let image = image_with(&[("layers/bp/l/exec.d/1", Mode(0o755, "echo 'V = \"set\"' >&3"))]);

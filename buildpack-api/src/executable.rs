@@ -16,7 +16,8 @@ use nix::libc::{posix_spawn_file_actions_addchdir_np, posix_spawn_file_actions_t
 use crate::{
     BuildPlan, Buildpack, BuildpackApi, BuildpackPlan, Env, Extension, Target, io_text,
     output::{Captured, read_all},
-    pass_on::run_without_colours,
+    pass_on::run_aloud,
+    plain::Plain,
     read_toml_bounded,
     temp_plan::TempPlan,
 };
@@ -211,7 +212,7 @@ fn result_of(output: Vec<u8>, plan: Result<BuildPlan, String>) -> DetectResult {
     }
 }
 
-/// Runs `<root>/bin/generate <output> <platform> <plan>`; its output goes straight to our stdout and stderr.
+/// Runs `<root>/bin/generate <output> <platform> <plan>`; what it prints goes to our stdout.
 /// `output` is this extension's own directory and exists.
 pub fn generate(extension: &Extension, plan: &BuildpackPlan, context: &Context, output: &Path) -> Result<(), RunError> {
     let call = Call::of(Module::Extension(extension), "generate")?;
@@ -223,7 +224,7 @@ pub fn generate(extension: &Extension, plan: &BuildpackPlan, context: &Context, 
     call.run(&[output, &context.platform, &plan.path], &env, context)
 }
 
-/// Runs `<root>/bin/build <layers> <platform> <plan>`; its output goes straight to our stdout and stderr.
+/// Runs `<root>/bin/build <layers> <platform> <plan>`; what it prints goes to our stdout.
 /// `layers` is this buildpack's own directory and exists.
 pub fn build(buildpack: &Buildpack, plan: &BuildpackPlan, context: &Context, layers: &Path) -> Result<(), RunError> {
     let call = Call::of(Module::Buildpack(buildpack), "build")?;
@@ -293,11 +294,11 @@ impl<'a> Call<'a> {
         Ok(command)
     }
 
-    /// Runs it with our own stdout and stderr, or what passes for them where colours are unwanted.
+    /// Runs it; what it prints goes to our stdout as it comes.
     fn run(&self, args: &[&Path], env: &Env, context: &Context) -> Result<(), RunError> {
         let mut command = self.command(args, env, context)?;
         command.stdin(Stdio::null());
-        let status = if context.no_color { run_without_colours(command) } else { command.status() };
+        let status = run_aloud(command, context.no_color.then(Plain::default));
         let status = status.map_err(|cause| self.start_error(context, &cause))?;
         if status.success() { Ok(()) } else { Err(RunError::Status { text: status_text(status) }) }
     }

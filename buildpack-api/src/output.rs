@@ -21,7 +21,7 @@ const KEPT: usize = 512 * 1024;
 
 /// How long output may still come after the program has exited: from `>(tee log)` and its like, which end with it,
 /// but not from a daemon it left behind with our pipe open.
-pub(crate) const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// How often it is asked whether a program has exited although its pipe is open.
 pub(crate) const CHECK: Duration = Duration::from_millis(100);

@@ -1,11 +1,11 @@
-//! Running a program whose output is ours, but for its colours.
+//! Running a program and passing on what it prints.
 
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::AsFd,
     process::{Child, Command, ExitStatus},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -15,74 +15,61 @@ use nix::{
     unistd::pipe2,
 };
 
-use crate::{
-    output::{CHECK, GRACE},
-    plain::Plain,
-};
+use crate::{output::CHECK, plain::Plain};
 
-/// One of the program's two streams.
-struct Stream {
-    /// `None` at its end.
-    from: Option<File>,
-    plain: Plain,
-    to: Box<dyn Write>,
-}
+/// For how long a program that has ended is listened to while nothing comes: a filter of its output may still be at work,
+/// but a daemon it left behind may keep its output open for ever.
+const SILENCE: Duration = Duration::from_secs(10);
 
-impl Stream {
-    fn new(to: impl Write + 'static) -> io::Result<(Self, OwnedFd)> {
-        let (from, for_program) = pipe2(OFlag::O_CLOEXEC)?;
-        Ok((Self { from: Some(File::from(from)), plain: Plain::default(), to: Box::new(to) }, for_program))
-    }
-
-    fn pass_on(&mut self, buffer: &mut [u8]) -> io::Result<()> {
-        match self.from.as_mut().map_or(Ok(0), |from| from.read(buffer)) {
-            Ok(0) => self.from = None,
-            Ok(size) => {
-                let text = self.plain.strip(buffer.get(..size).unwrap_or_default());
-                // Who reads our output may be gone, which is no reason to fail a build.
-                let _ = self.to.write_all(&text).and_then(|()| self.to.flush());
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-        Ok(())
-    }
-}
-
-/// Runs it to its end. What it leaves in the background is heard a little longer.
-pub(crate) fn run_without_colours(mut command: Command) -> io::Result<ExitStatus> {
-    let (stdout, for_stdout) = Stream::new(io::stdout())?;
-    let (stderr, for_stderr) = Stream::new(io::stderr())?;
+/// Runs it to its end, and to that of its output: stdout and stderr in one pipe, so that they stay in their order, and from
+/// there to our stdout; `plain` takes the colours away.
+pub(crate) fn run_aloud(mut command: Command, mut plain: Option<Plain>) -> io::Result<ExitStatus> {
+    let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+    let for_stderr = for_stdout.try_clone()?;
     let mut child = command.stdout(for_stdout).stderr(for_stderr).spawn()?;
-    // Its ends of the pipes for writing: while they are open there is no end.
+    // Our ends for writing: while they are open there is no end.
     drop(command);
-    let passed = pass_on(&mut child, &mut [stdout, stderr]);
+    let passed = pass_on(&mut child, File::from(output), plain.as_mut());
     let status = child.wait()?;
     passed.map(|()| status)
 }
 
-fn pass_on(child: &mut Child, streams: &mut [Stream]) -> io::Result<()> {
+fn pass_on(child: &mut Child, mut output: File, mut plain: Option<&mut Plain>) -> io::Result<()> {
     let mut buffer = vec![0; 64 << 10];
-    let mut deadline = None;
+    let mut ended = false;
+    let mut last = Instant::now();
     loop {
-        let mut open: Vec<&mut Stream> = streams.iter_mut().filter(|stream| stream.from.is_some()).collect();
-        if open.is_empty() || deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Ok(());
-        }
-        let ready: Vec<bool> = {
-            let files = open.iter().filter_map(|stream| stream.from.as_ref());
-            let mut fds: Vec<PollFd> = files.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)).collect();
+        let ready = {
+            let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
             match poll(&mut fds, PollTimeout::try_from(CHECK).unwrap_or(PollTimeout::MAX)) {
-                Ok(_) | Err(Errno::EINTR) => {}
+                Ok(number) => number > 0,
+                Err(Errno::EINTR) => false,
                 Err(errno) => return Err(errno.into()),
             }
-            fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()
         };
-        for (stream, _) in open.iter_mut().zip(&ready).filter(|(_, ready)| **ready) {
-            stream.pass_on(&mut buffer)?;
+        if !ready {
+            if ended && last.elapsed() > SILENCE {
+                return Ok(());
+            }
+            if !ended && child.try_wait()?.is_some() {
+                (ended, last) = (true, Instant::now());
+            }
+            continue;
         }
-        if deadline.is_none() && !ready.contains(&true) && child.try_wait()?.is_some() {
-            deadline = Some(Instant::now() + GRACE);
+        let size = match output.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(size) => size,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(error),
+        };
+        last = Instant::now();
+        let bytes = buffer.get(..size).unwrap_or_default();
+        let mut stdout = io::stdout().lock();
+        // Who reads our output may be gone, which is no reason to fail a build.
+        let _ = match plain.as_mut() {
+            Some(plain) => stdout.write_all(&plain.strip(bytes)),
+            None => stdout.write_all(bytes),
         }
+        .and_then(|()| stdout.flush());
     }
 }

@@ -6,6 +6,7 @@ pub mod log;
 mod otel;
 pub mod privileges;
 mod progress;
+mod signals;
 pub mod steps;
 
 use std::process::ExitCode;
@@ -36,7 +37,7 @@ pub fn run<I>(
     act: impl FnOnce(I, &Flags) -> Result<(), Failure>,
 ) -> ExitCode {
     let flags = Flags::of_this_process();
-    privileges::wait_for_children();
+    signals::as_expected();
     log::start(name, &flags);
     let read = read_inputs(name, &flags, inputs, about);
     let acted = read.and_then(|inputs| {

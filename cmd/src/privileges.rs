@@ -10,10 +10,7 @@ use std::{
     path::Path,
 };
 
-use nix::{
-    sys::signal::{SigHandler, Signal, signal},
-    unistd::{Gid, Uid, getgid, getuid, setgroups, setresgid, setresuid},
-};
+use nix::unistd::{Gid, Uid, getgid, getuid, setgroups, setresgid, setresuid};
 use platform_api::{ExitCode, Failure, inputs::UserInputs};
 
 /// Whether the real user is root.
@@ -34,16 +31,6 @@ pub fn refuse_root(action: &str) -> Result<(), Failure> {
 pub fn hide_from_children() {
     // Refused only by kernels without the call; there is nothing better to do then.
     let _ = nix::sys::prctl::set_dumpable(false);
-}
-
-/// Lets us wait for buildpacks and other programs that we run, where whoever started us ignores the signal of ended children:
-/// there would be none to wait for.
-pub(crate) fn wait_for_children() {
-    // SAFETY: the default disposition runs no code of ours.
-    #[allow(unsafe_code)]
-    let set = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
-    // It cannot be refused for this signal.
-    let _ = set;
 }
 
 /// Gives the directories to the user, then becomes that user: groups, group, user, in this order, and never back.
