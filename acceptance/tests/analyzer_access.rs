@@ -80,6 +80,16 @@ fn an_image_that_is_not_there_is_passed_over() {
 }
 
 #[test]
+fn what_run_images_there_are_matters_only_where_none_is_given() {
+    let world = World::new();
+    world.write(&[("cnb/run.toml", File("no toml")), ("cnb/stack.toml", File("no toml"))]);
+    for api in PLATFORM_APIS {
+        run(&mut world.analyzer(api, "app")).exits(3).says("failed to resolve inputs: failed to read ");
+        run(world.call("analyzer", api).args(["-run-image", &world.name("run")]).arg(world.name("app"))).ok();
+    }
+}
+
+#[test]
 fn without_run_image_there_is_no_build() {
     let world = World::new();
     for api in PLATFORM_APIS {

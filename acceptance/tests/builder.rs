@@ -179,8 +179,8 @@ fn what_is_said_late_is_waited_for_and_everything_is_in_order() {
     let many = "for n in $(seq 1 50); do echo $n; echo $n >&2; done";
     let dirs = with_build("0.10", &format!("{many}; (sleep 0.5; echo late; echo made >late) & exit 0"));
     let outcome = run(dirs.builder("0.12").env("CNB_LOG_LEVEL", "error")).ok();
-    let lines: String = (1..=50).map(|n| format!("{n}\n{n}\n")).collect();
-    assert_eq!(outcome.stdout(), lines + "late\n");
+    let lines: Vec<_> = (1..=50).flat_map(|n| [n.to_string(), n.to_string()]).chain(["late".to_owned()]).collect();
+    assert_eq!(outcome.stdout().lines().collect::<Vec<_>>(), lines);
     assert_eq!(dirs.read("app/late"), "made\n");
     if !may_differ("the reference waits for it for ever") {
         let dirs = with_build("0.10", "sleep 300 & echo $! >pid");

@@ -289,8 +289,8 @@ fn the_run_image_must_be_there() {
 #[test]
 fn files_that_are_malformed() {
     for (path, api, code) in [
-        ("cnb/run.toml", "0.12", 1),
-        ("cnb/stack.toml", "0.11", 1),
+        ("cnb/run.toml", "0.12", 3),
+        ("cnb/stack.toml", "0.11", 3),
         ("cnb/order.toml", "0.12", 1),
         ("cnb/system.toml", "0.15", 1),
         ("layers/project-metadata.toml", "0.12", 1),

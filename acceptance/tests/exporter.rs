@@ -47,6 +47,17 @@ fn arguments_and_inputs_are_checked() {
     world.write(&[("layers/analyzed.toml", File("[run-image]\nreference = \"\"\n"))]);
     run(&mut world.exporter("0.12", &["app"])).exits(3).says("run image not found in analyzed metadata");
     world.analyzed();
+    let analyzed = world.read("layers/analyzed.toml");
+    world.write(&[("layers/analyzed.toml", File("no toml"))]);
+    run(&mut world.exporter("0.12", &["app"])).exits(3).says("failed to resolve inputs: failed to read analyzed file");
+    world.write(&[("layers/analyzed.toml", File(&analyzed)), ("layers/extended/run/sha256_x/blob", File(""))]);
+    let mut extended = world.exporter("0.12", &["app"]);
+    run(&mut extended).exits(1).says("Platform requested experimental feature 'Dockerfiles'");
+    world.remove("layers/extended");
+    let metadata = world.read("layers/config/metadata.toml");
+    world.write(&[("layers/config/metadata.toml", File("no toml"))]);
+    run(&mut world.exporter("0.12", &["app"])).exits(62).says("failed to export: read build metadata: failed to read");
+    world.write(&[("layers/config/metadata.toml", File(&metadata))]);
     world.write(&[("layers/project-metadata.toml", File("no toml"))]);
     run(&mut world.exporter("0.12", &["app"])).exits(1).says("project metadata");
     world.remove("layers/project-metadata.toml");

@@ -59,9 +59,17 @@ pub fn become_user(user: UserInputs, directories: &[Option<&Path>]) -> Result<()
 pub fn home_of(uid: u32) -> Result<[(&'static str, OsString); 2], Failure> {
     let fail =
         |cause: String| Failure::new(ExitCode::Failed, format!("failed to set environment for user {uid}: {cause}"));
-    let passwd =
-        fs::read("/etc/passwd").map_err(|e| fail(format!("open /etc/passwd: {}", buildpack_api::io_text(&e))))?;
-    match user_of(&passwd, uid) {
+    let passwd = match fs::read("/etc/passwd") {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => {
+            return Err(fail(format!("open /etc/passwd: {}", buildpack_api::io_text(&e))));
+        }
+        read => read.unwrap_or_default(),
+    };
+    // Clusters that pick a user say in variables who it is.
+    let told = |name| std::env::var_os(name).filter(|value| !value.is_empty());
+    let known =
+        user_of(&passwd, uid).or_else(|| told("USER").zip(told("HOME")).filter(|_| getuid() == Uid::from_raw(uid)));
+    match known {
         Some((name, home)) => Ok([("HOME", home), ("USER", name)]),
         None => Err(fail(format!("user: unknown userid {uid}"))),
     }
@@ -70,7 +78,8 @@ pub fn home_of(uid: u32) -> Result<[(&'static str, OsString); 2], Failure> {
 /// Name and home of the first user with this ID (passwd(5): `name:password:uid:gid:comment:home:shell`).
 fn user_of(passwd: &[u8], uid: u32) -> Option<(OsString, OsString)> {
     passwd.split(|byte| *byte == b'\n').find_map(|line| {
-        let fields: Vec<&[u8]> = line.split(|byte| *byte == b':').collect();
+        // What comes after the home is the shell, whatever it holds.
+        let fields: Vec<&[u8]> = line.splitn(7, |byte| *byte == b':').collect();
         let [name, _, id, _, _, home, _] = fields[..] else { return None };
         let is_it = std::str::from_utf8(id).ok()?.parse() == Ok(uid);
         is_it.then(|| (OsString::from_vec(name.to_vec()), OsString::from_vec(home.to_vec())))
@@ -176,5 +185,6 @@ mod tests {
         assert_eq!(home(7), found("raw", b"/h\xff"));
         assert_eq!(home(1), None);
         assert_eq!(user_of(b"", 0), None);
+        assert!(user_of(b"cnb:x:1000:1000:cnb:/home/cnb:/bin/sh:extra", 1000).is_some());
     }
 }

@@ -68,7 +68,12 @@ fn find_app(i: &RebaserInputs, images: &Images) -> anyhow::Result<Image> {
 fn find_base(images: &Images, name: &str) -> anyhow::Result<Image> {
     let inaccessible = |cause: &str| Failure::new(ExitCode::Rebase, format!("failed to access run image: {cause}"));
     let found = save::find_patiently(images, name).map_err(|e| inaccessible(&e.to_string()))?;
-    Ok(found.ok_or_else(|| inaccessible(&format!("image {name} not found")))?)
+    let base = found.ok_or_else(|| inaccessible(&format!("image {name} not found")))?;
+    if base.layers.is_empty() {
+        // The next rebase could not tell the app's layers from the base's.
+        return Err(inaccessible(&format!("image {name} has no layers")).into());
+    }
+    Ok(base)
 }
 
 /// Every name the new run image may be found under, as the app image's label has them; none where it cannot be read.

@@ -73,6 +73,8 @@ fn refused_before_anything_is_written() {
     );
     assert!(lines.iter().all(|line| !line.starts_with("Saving")), "{lines:?}");
     assert_eq!(world.find("app").id, before);
+    world.save_base("empty", &[]);
+    let empty = format!("image {}", world.name("empty"));
 
     for (i, code, text) in [
         (
@@ -81,6 +83,11 @@ fn refused_before_anything_is_written() {
             "failed to set app image: failed to access image to rebase",
         ),
         (world.rebaser("app", Some("none")), ExitCode::Rebase, "failed to access run image"),
+        (
+            world.rebaser("app", Some("empty")),
+            ExitCode::Rebase,
+            &*format!("failed to access run image: {empty} has no layers"),
+        ),
         (
             world.rebaser("run", None),
             ExitCode::InvalidArgs,

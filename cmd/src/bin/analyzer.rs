@@ -10,7 +10,7 @@ fn main() -> std::process::ExitCode {
         AnalyzerInputs::from_flags,
         |i| (i.log, &i.warnings),
         |i, flags| {
-            let offered = steps::read_run_images(&i.run, i.api)?;
+            let offered = steps::offered_run_images(&i)?;
             let places = steps::analyzer_images(&i, &offered, flags)?;
             privileges::become_user(i.user, &[Some(&i.layers), i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
             let found = steps::analyze(&i, &offered, &places, Needed::All)?;

@@ -20,7 +20,7 @@ fn main() -> std::process::ExitCode {
         CreatorInputs::from_flags,
         |i| (i.log, &i.warnings),
         |mut i, flags| {
-            let offered = steps::read_run_images(&i.analyzer.run, i.api)?;
+            let offered = steps::offered_run_images(&i.analyzer)?;
             let places = steps::analyzer_images(&i.analyzer, &offered, flags)?;
             let directories = [i.cache.dir.as_deref(), i.exporter.launch_cache.as_deref(), Some(&*i.exporter.layers)];
             privileges::become_user(i.user, &directories)?;

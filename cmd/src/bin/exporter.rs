@@ -1,7 +1,7 @@
 //! exporter: the app image. platform.md "Exporter"
 
 use cmd::{privileges, steps};
-use platform_api::inputs::ExporterInputs;
+use platform_api::{ExperimentalFeature, inputs::ExporterInputs};
 
 fn main() -> std::process::ExitCode {
     cmd::run(
@@ -10,7 +10,10 @@ fn main() -> std::process::ExitCode {
         |i| (i.log, &i.warnings),
         |i, flags| {
             let group = steps::read_group(&i.group)?;
-            let analyzed = steps::read_analyzed(&i.analyzed)?;
+            if steps::is_extended(&i.extended) && !i.api.extensions_stable() {
+                cmd::guard_experimental(flags, ExperimentalFeature::Dockerfiles)?;
+            }
+            let analyzed = steps::read_analyzed(&i.analyzed).map_err(|failure| steps::unresolved(&failure))?;
             let places = steps::exporter_images(&i, &analyzed, flags)?;
             privileges::become_user(i.user, &[i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
             let cache = steps::open_cache(&i.cache, &places, i.api)?;

@@ -32,9 +32,17 @@ pub fn exporter_images(i: &ExporterInputs, analyzed: &Analyzed, flags: &Flags) -
     Ok(places.with_launch_cache(i.launch_cache.as_deref()))
 }
 
-/// `<layers>/config/metadata.toml`
+/// `<layers>/config/metadata.toml`; an error of export.
 pub fn read_build_metadata(layers: &Path) -> Result<BuildMetadata, Failure> {
-    required("build metadata", &layers.join("config").join("metadata.toml"), BuildMetadata::parse)
+    required("build metadata", &layers.join("config").join("metadata.toml"), BuildMetadata::parse).map_err(|failure| {
+        Failure::new(ExitCode::Export, format!("failed to export: read build metadata: {}", failure.text))
+    })
+}
+
+/// Whether the run image was extended, by layers beside the app's.
+pub fn is_extended(extended: &Path) -> bool {
+    let entries = std::fs::read_dir(extended.join("run"));
+    entries.is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Exports image and cache, and writes report.toml.

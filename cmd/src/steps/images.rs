@@ -82,13 +82,21 @@ pub(super) fn check_names(outputs: &[&str], others: &[&str], location: &ImageLoc
 
 /// run.toml or stack.toml; empty, with a line of information, where there is none.
 pub fn read_run_images(run: &RunFile, api: PlatformApi) -> Result<RunImages, Failure> {
+    let what = if api.run_toml() { "run" } else { "stack" };
     let found = file::parse_if_exists(&run.0, |text| RunImages::parse(text, api))
-        .map_err(|e| Failure::failed(format!("failed to read run image metadata: {e}")))?;
+        .map_err(|e| Failure::failed(format!("failed to read {what} file: {e}")))?;
     Ok(found.unwrap_or_else(|| {
-        let what = if api.run_toml() { "run" } else { "stack" };
         tracing::info!("No {what} metadata found at path {:?}", run.0);
         RunImages::default()
     }))
+}
+
+/// Which run images an analyze may choose from; none where it is told one, whatever the file is.
+pub fn offered_run_images(i: &AnalyzerInputs) -> Result<RunImages, Failure> {
+    if i.run_image.is_some() {
+        return Ok(RunImages::default());
+    }
+    read_run_images(&i.run, i.api).map_err(|failure| super::unresolved(&failure))
 }
 
 /// Checks the names of an analyze and opens the places of its images.

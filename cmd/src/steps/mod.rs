@@ -9,9 +9,12 @@ mod rebase;
 mod restore;
 
 pub use build::{Detection, build, detect, generate, read_order, read_plan, set_home, write_detected};
-pub use export::{export, exporter_images, read_build_metadata};
+pub use export::{export, exporter_images, is_extended, read_build_metadata};
 pub use extend::{extend, extended_inputs, guard_machine};
-pub use images::{Places, analyze, analyzer_images, finish_analysis, open, open_cache, read_run_images, restore_sbom};
+pub use images::{
+    Places, analyze, analyzer_images, finish_analysis, offered_run_images, open, open_cache, read_run_images,
+    restore_sbom,
+};
 pub use rebase::{rebase, rebaser_images};
 pub use restore::{resolve_images, restore, restorer_images, restorer_offer};
 
@@ -33,6 +36,11 @@ fn required<T, E: std::fmt::Display>(
 /// Writes a file; exit code 1.
 fn write(what: &str, path: &Path, text: &str) -> Result<(), Failure> {
     file::write(path, text).map_err(|e| Failure::failed(format!("failed to write {what}: {e}")))
+}
+
+/// The failure of a file that inputs come from.
+pub fn unresolved(failure: &Failure) -> Failure {
+    Failure::invalid_args(format!("failed to resolve inputs: {}", failure.text))
 }
 
 /// group.toml, with every API in it checked.

@@ -45,10 +45,11 @@ fn step<'a>(app: Option<&'a LayerData>, cached: Option<&'a LayerData>, api: Plat
         Some(layer) => Ok(layer),
     };
     match (from_app, cached) {
+        // What the app image says of such a layer is of another build.
+        (_, Some(in_cache)) if !in_cache.launch => with_contents(Source::Cache, in_cache, in_cache),
         // The metadata of the layer in the app image; contents only if they are what the cache has.
         (Ok(layer), Some(in_cache)) => with_contents(Source::App, layer, in_cache),
         (Ok(layer), None) => Step::Restore { source: Source::App, data: layer, contents: None },
-        (Err(_), Some(in_cache)) if !in_cache.launch => with_contents(Source::Cache, in_cache, in_cache),
         (Err(_), Some(in_cache)) if app.is_none() && api.restore_uncached_launch_metadata() => {
             with_contents(Source::Cache, in_cache, in_cache)
         }
@@ -118,6 +119,20 @@ mod tests {
             ("only in the cache, launched, 0.14", None, Some(launched.clone()), new, ('c', true)),
             ("not launched in the image", Some(layer("c", SHA)), Some(launched.clone()), new, ('-', false)),
             ("launch only in the image, also cached", Some(layer("l", SHA)), Some(launched.clone()), new, ('a', true)),
+            (
+                "launched in the image, not in the cache",
+                Some(launched.clone()),
+                Some(layer("c", OTHER)),
+                new,
+                ('c', true),
+            ),
+            (
+                "launch only in the image, not in the cache",
+                Some(layer("l", SHA)),
+                Some(layer("c", OTHER)),
+                new,
+                ('c', true),
+            ),
             ("a digest that is none", Some(layer("cl", "x")), Some(layer("cl", "x")), new, ('x', false)),
             ("neither", None, Some(layer("l", SHA)), new, ('-', false)),
         ] {

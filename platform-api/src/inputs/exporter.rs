@@ -120,12 +120,15 @@ fn refuse_run_image(line: &Line<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The years 0 to 9999 in seconds: clients cannot read an image that is dated otherwise (in milliseconds, say).
+const DATES: std::ops::RangeInclusive<i64> = -62_167_219_200..=253_402_300_799;
+
 fn source_date_epoch(line: &Line<'_>) -> (Option<i64>, Option<String>) {
     match line.flags.env(names::env::SOURCE_DATE_EPOCH).filter(|_| line.api.source_date_epoch()) {
         None => (None, None),
-        Some(text) => match text.parse() {
-            Ok(seconds) => (Some(seconds), None),
-            Err(_) => (None, Some("Ignoring invalid SOURCE_DATE_EPOCH".to_owned())),
+        Some(text) => match text.parse().ok().filter(|seconds| DATES.contains(seconds)) {
+            Some(seconds) => (Some(seconds), None),
+            None => (None, Some("Ignoring invalid SOURCE_DATE_EPOCH".to_owned())),
         },
     }
 }

@@ -203,6 +203,10 @@ mod tests {
             (PlatformApi::V0_9, "0", Some(0), false),
             (PlatformApi::V0_9, "", None, false),
             (PlatformApi::V0_9, "now", None, true),
+            (PlatformApi::V0_9, "-5", Some(-5), false),
+            (PlatformApi::V0_9, "253402300799", Some(253_402_300_799), false),
+            (PlatformApi::V0_9, "1700000000000", None, true),
+            (PlatformApi::V0_9, "-62167219201", None, true),
         ] {
             let env = [("SOURCE_DATE_EPOCH", value), ("CNB_CACHE_DIR", "/c")];
             let inputs = read_at(ExporterInputs::from_flags, api, &["img"], &env).unwrap();
