@@ -142,7 +142,7 @@ fn apply_one(
     let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
     let args: Vec<_> =
         own.chain(dockerfile.args.iter().cloned()).chain([("base_image".to_owned(), current.clone())]).collect();
-    let from = dockerfile::base_of(&dockerfile.parsed, &args).with_context(|| format!("Dockerfile {path}"))?;
+    let from = dockerfile::base_of(&dockerfile.parsed, &image, &args).with_context(|| format!("Dockerfile {path}"))?;
     if from != current && !may_switch {
         bail!(
             "Dockerfile {path}: FROM {from}: it is applied to the image before it, and has to say FROM ${{base_image}}"

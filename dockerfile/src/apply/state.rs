@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use image::{Image, clean_path};
+use image::{Config, Image, clean_path};
 use serde_json::{Map, Value, json};
 
 use super::start;
@@ -29,12 +29,13 @@ pub(super) struct State<'a> {
     cmd_set: bool,
 }
 
-/// The image that a Dockerfile begins with, its variables put in.
+/// The image that a Dockerfile begins with, its variables put in. `image`: what it is applied to.
 ///
 /// # Errors
 /// A variable that cannot be, or no `FROM`.
-pub fn base_of(dockerfile: &Dockerfile, args: &[(String, String)]) -> Result<String> {
-    let mut state = State::new(Image::default(), dockerfile.escape, args);
+pub fn base_of(dockerfile: &Dockerfile, image: &Image, args: &[(String, String)]) -> Result<String> {
+    let image = Image { config: image.config.clone(), ..Image::default() };
+    let mut state = State::new(image, dockerfile.escape, args);
     for step in &dockerfile.steps {
         state.configure(&step.instruction).map_err(|e| Error::new(format!("line {}: {e}", step.line)))?;
         if matches!(step.instruction, Instruction::From { .. }) {
@@ -193,7 +194,10 @@ impl<'a> State<'a> {
         let value = match (given, default) {
             (Some(value), _) => Some(value),
             (None, Some(default)) => Some(self.expand(default)?),
-            (None, None) => self.global.as_ref().and_then(|global| global.get(&name).cloned()),
+            (None, None) => {
+                let global = self.global.as_ref().and_then(|global| global.get(&name).cloned());
+                global.or_else(|| platform_argument(&self.image.config, &name))
+            }
         };
         match value {
             Some(value) => self.args.insert(name, value),
@@ -226,6 +230,62 @@ impl<'a> State<'a> {
         }
         if let Some(map) = map.as_object_mut() {
             map.insert(name, json!({}));
+        }
+    }
+}
+
+/// What Docker says of the platform to those who declare that they want to know. What builds is the image itself, so
+/// both platforms are the image's.
+fn platform_argument(config: &Config, name: &str) -> Option<String> {
+    let Config { os, architecture, .. } = config;
+    // The only one that there is, so it goes without saying.
+    let variant = config.variant.as_deref().filter(|variant| (architecture.as_str(), *variant) != ("arm64", "v8"));
+    let variant = variant.unwrap_or_default();
+    match name.strip_prefix("TARGET").or_else(|| name.strip_prefix("BUILD"))? {
+        "OS" => Some(os.clone()),
+        "ARCH" => Some(architecture.clone()),
+        "VARIANT" => Some(variant.to_owned()),
+        "PLATFORM" if variant.is_empty() => Some(format!("{os}/{architecture}")),
+        "PLATFORM" => Some(format!("{os}/{architecture}/{variant}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn platforms_are_told_to_who_declares_them() {
+        for (arch, variant, expected) in [
+            ("amd64", None, "|linux|amd64||linux/amd64|linux|amd64||linux/amd64"),
+            ("arm", Some("v7"), "|linux|arm|v7|linux/arm/v7|linux|arm|v7|linux/arm/v7"),
+            ("arm64", Some("v8"), "|linux|arm64||linux/arm64|linux|arm64||linux/arm64"),
+        ] {
+            let config = Config {
+                os: "linux".to_owned(),
+                architecture: arch.to_owned(),
+                variant: variant.map(str::to_owned),
+                ..Config::default()
+            };
+            let image = Image { config, ..Image::default() };
+            let mut state = State::new(image.clone(), '\\', &[]);
+            let mut all = String::new();
+            for name in ["TARGET", "BUILD"]
+                .iter()
+                .flat_map(|of| ["OS", "ARCH", "VARIANT", "PLATFORM"].map(|n| format!("{of}{n}")))
+            {
+                assert_eq!(state.expand(&format!("${name}")).unwrap(), "", "it is not declared");
+                state.declare(&name, None).unwrap();
+                all += &state.expand(&format!("|${name}")).unwrap();
+            }
+            assert_eq!(all, expected);
+            state.declare("TARGETARCH", Some("own")).unwrap();
+            assert_eq!(state.expand("$TARGETARCH").unwrap(), "own");
+            let given = [("BUILDOS".to_owned(), "given".to_owned())];
+            let dockerfile =
+                crate::parse("ARG TARGETARCH\nARG BUILDOS\nARG TARGET\nFROM $TARGETARCH-$BUILDOS$TARGET").unwrap();
+            assert_eq!(base_of(&dockerfile, &image, &given).unwrap(), format!("{arch}-given"));
         }
     }
 }
