@@ -107,10 +107,11 @@ impl Context {
         Ok(false)
     }
 
-    /// The files a source of `COPY` or `ADD` names, sorted.
+    /// The files a source of `COPY` or `ADD` names, sorted. A pattern may name none, as with Docker: what is there may
+    /// well depend on the app.
     ///
     /// # Errors
-    /// There are none, or they are outside.
+    /// What is no pattern is not there, or files are outside.
     pub(crate) fn find(&self, source: &str) -> Result<Vec<Found>> {
         let mut parts = Vec::new();
         for part in Path::new(source).components() {
@@ -134,7 +135,8 @@ impl Context {
             let glob = Glob::name(&text).ok_or_else(|| Error::new(format!("{source}: {NO_PATTERN}")))?;
             let mut next = Vec::new();
             for dir in found {
-                let Ok(entries) = fs::read_dir(self.inside(&dir, source)?) else { continue };
+                let Some(real) = self.inside_if_there(&dir, source)? else { continue };
+                let Ok(entries) = fs::read_dir(real) else { continue };
                 let names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
                 next.extend(names.filter(|name| glob.matches(name)).map(|name| dir.join(name)));
             }
@@ -147,16 +149,20 @@ impl Context {
         found.sort();
         let mut files = Vec::new();
         for path in found {
-            let real = match self.inside(&path, source) {
-                Ok(real) => real,
-                Err(error) if path.symlink_metadata().is_ok() => return Err(error),
-                Err(_) => continue,
-            };
+            let Some(real) = self.inside_if_there(&path, source)? else { continue };
             if self.includes(&path).map_err(|e| Error::at("read", &path, &e))? {
                 files.push(Found { name: path.file_name().unwrap_or_default().to_owned(), path: real });
             }
         }
-        if files.is_empty() { Err(missing()) } else { Ok(files) }
+        if files.is_empty() && !is_pattern(source) { Err(missing()) } else { Ok(files) }
+    }
+
+    /// The path without symlinks; `None`: there is nothing, not even a link that leads nowhere.
+    fn inside_if_there(&self, path: &Path, source: &str) -> Result<Option<PathBuf>> {
+        match self.inside(path, source) {
+            Err(_) if path.symlink_metadata().is_err() => Ok(None),
+            real => real.map(Some),
+        }
     }
 
     /// The path without symlinks.
@@ -214,6 +220,19 @@ pub(crate) fn sorted(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(entries)
 }
 
+/// Whether a source of `COPY` can name other files than one. What is escaped stands for itself.
+fn is_pattern(source: &str) -> bool {
+    let mut chars = source.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            '*' | '?' | '[' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
+}
+
 const NO_PATTERN: &str = "syntax error in pattern";
 
 /// A line of `.dockerignore`; `None`: it says nothing.
@@ -265,7 +284,9 @@ mod tests {
             ("up/secret", "forbidden path"),
             ("u*/secret", "forbidden path"),
             ("none", "no such file in the build context"),
-            ("n*", "no such file in the build context"),
+            ("n\\*", "no such file in the build context"),
+            ("none/u*/../../../secret", "forbidden path"),
+            ("u*", "forbidden path"),
             ("b.txt", "excluded by .dockerignore"),
             ("d/x.log", "excluded by .dockerignore"),
             ("d/[", "d/[: syntax error in pattern"),
@@ -285,6 +306,9 @@ mod tests {
         assert_eq!(names("in"), ["d"]);
         assert_eq!(names("d/e/keep.log"), ["d/e/keep.log"]);
         assert_eq!(names("."), [""]);
+        for nothing in ["n*", "none/*", "*/none", "x?", "b.tx[t]", "d/*.log", "a.txt/*"] {
+            assert_eq!(names(nothing), [""; 0], "{nothing}");
+        }
     }
 
     #[test]

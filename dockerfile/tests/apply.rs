@@ -116,6 +116,16 @@ STOPSIGNAL ${stop:-quit}
     assert!(!config.env.iter().any(|e| e.starts_with("b=")), "{:?}", config.env);
 }
 
+#[test]
+fn patterns_may_name_nothing() {
+    let Some(world) = World::new() else { return };
+    world.context("a.txt", "a");
+    let image =
+        world.apply("COPY a.txt yarn.lock* /x/\nCOPY nosuch* /y/\nCOPY dir/* /y/\nADD nosuch* /y", &[]).unwrap();
+    assert_eq!(world.read("x/a.txt"), "a");
+    assert_eq!((image.layers.len(), world.root().join("y").exists()), (1, false));
+}
+
 /// What a Dockerfile leaves for those that begin with its image.
 #[test]
 fn triggers_of_the_base() {

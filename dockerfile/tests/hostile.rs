@@ -41,6 +41,7 @@ fn mounts_are_in_no_layer() {
         ("RUN --mount=type=other,target=/x true", "type=other is not supported"),
         ("RUN --mount=type=tmpfs,targte=/x true", "unexpected key \"targte\""),
         ("RUN --mount=target=/x,source=none true", "stat none: no such file in the build context"),
+        ("RUN --mount=target=/x,source=n* true", "n* is no file at all"),
         ("RUN --mount=target=/x,source=../x true", "forbidden path outside the build context"),
         ("RUN --mount=target=/data,source=file true", "/data: it is a directory, and what is bound is none"),
         ("RUN --mount=target=/etc/passwd true", "/etc/passwd: it is no directory"),

@@ -140,6 +140,7 @@ fn one<'a>(value: &str, state: &mut State<'_>, context: &'a Lazy<'_>) -> Result<
             let (context, source) = (context.open()?, options.get(&["source", "src"]).unwrap_or("."));
             match <[Found; 1]>::try_from(context.find(source)?) {
                 Ok([source]) => Content::Bound { context, source },
+                Err(found) if found.is_empty() => return Err(Error::new(format!("{source} is no file at all"))),
                 Err(_) => return Err(Error::new(format!("{source} is more than one file"))),
             }
         }
