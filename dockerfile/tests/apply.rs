@@ -116,6 +116,22 @@ STOPSIGNAL ${stop:-quit}
     assert!(!config.env.iter().any(|e| e.starts_with("b=")), "{:?}", config.env);
 }
 
+/// As Docker makes it: root's, whoever runs there.
+#[test]
+fn a_working_directory_that_is_missing_is_made() {
+    let Some(mut world) = World::new() else { return };
+    world.image.config.working_dir = "/none/there".to_owned();
+    let text = "USER cnb\nRUN echo $PWD >/tmp/one\nUSER root\nWORKDIR /opt/q\nRUN rm -r /opt/q\n\
+                RUN echo $PWD >/tmp/two\nWORKDIR /m/sub\nRUN rm -r /m\n\
+                RUN --mount=type=tmpfs,target=/m echo $PWD >/tmp/three";
+    world.apply(text, &[]).unwrap();
+    let seen = ["one", "two", "three"].map(|name| world.read(&format!("tmp/{name}")));
+    assert_eq!(seen, ["/none/there\n", "/opt/q\n", "/m/sub\n"]);
+    let made = world.root().join("none/there").metadata().unwrap();
+    assert_eq!((made.uid(), made.mode() & 0o7777), (0, 0o755));
+    assert!(world.root().join("opt/q").is_dir() && !world.root().join("m").exists());
+}
+
 #[test]
 fn patterns_may_name_nothing() {
     let Some(world) = World::new() else { return };

@@ -59,6 +59,8 @@ impl Applier {
             }
             let kept = setting.cache.as_ref().map(|cache| cache.dir.with_file_name("mounts"));
             let mounted = Mounted::new(root, mounts, kept.as_deref(), &setting.work)?;
+            // Not before: it may lie in what was mounted.
+            make_dir(root, Path::new(&workdir))?;
             let script = script.map(|text| Script::write(root, &text)).transpose()?;
             let words = script.as_ref().map_or(words, |script| vec![script.name.clone()]);
             let ran = Run { root, words, env, workdir: &workdir, user }.run();
@@ -111,8 +113,7 @@ impl Applier {
         let material = format!("{}\0{user}", dir.display());
         self.change(state, step, &[b"WORKDIR", material.as_bytes()], |Setting { root, .. }| {
             let user = users::find(root, &user)?;
-            let dir = within(root, &dir)?;
-            for made in make_dirs(root, &[dir.strip_prefix(root).unwrap_or(&dir).to_owned()])? {
+            for made in make_dir(root, &dir)? {
                 lchown(&made, Some(user.uid), Some(user.gid)).map_err(|e| Error::at("chown", &made, &e))?;
             }
             Ok(())
@@ -152,6 +153,12 @@ impl Remote {
             None => Ok(fetched),
         }
     }
+}
+
+/// Makes the directory that a path leads to, and those above it; returns those that were missing.
+fn make_dir(root: &Path, dir: &Path) -> Result<Vec<PathBuf>> {
+    let dir = within(root, dir)?;
+    make_dirs(root, &[dir.strip_prefix(root).unwrap_or(&dir).to_owned()])
 }
 
 /// Makes directories that are missing; returns those that were made, the deepest first.
