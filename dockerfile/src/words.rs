@@ -1,5 +1,7 @@
 //! Variables, quotes and escapes in a Dockerfile's words, as Docker resolves them.
 
+use std::collections::BTreeSet;
+
 use image::Glob;
 
 use crate::{Error, Result};
@@ -151,27 +153,36 @@ impl Reader<'_, '_> {
                 let pattern = self.until(Some('}'))?;
                 Ok(trimmed(&value.unwrap_or_default(), &pattern, end == '#', greedy))
             }
+            Some('/') if !colon => self.replacement(&value.unwrap_or_default()),
             Some(c) => Err(Error::new(format!("unsupported modifier ({c}) in substitution"))),
             None => Err(Error::new("syntax error: missing '}'")),
         }
     }
 
-    fn name(&mut self) -> String {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let special = |c: char| c.is_ascii_digit() || "@*#?-$!".contains(c);
-        match self.peek() {
-            // One character is the whole name of a positional or special variable.
-            Some(c) if special(c) && (c != '$' || self.rest.len() > 1) && c.is_ascii_digit() => {
-                self.next();
-                c.to_string()
-            }
-            _ => {
-                let end = self.rest.find(|c: char| !is_name(c)).unwrap_or(self.rest.len());
-                let (name, rest) = self.rest.split_at(end);
-                self.rest = rest;
-                name.to_owned()
-            }
+    /// `${name/pattern/text}` and `${name//pattern/text}`, from the pattern on.
+    fn replacement(&mut self, value: &str) -> Result<String> {
+        let all = self.peek() == Some('/');
+        if all {
+            self.next();
         }
+        let pattern = self.until(Some('/'))?;
+        let by = self.until(Some('}'))?;
+        Ok(replaced(value, &pattern, &by, all))
+    }
+
+    /// The name of a variable, or of a parameter that a shell would have and nobody has here.
+    fn name(&mut self) -> String {
+        let is_digit = |c: char| c.is_ascii_digit();
+        let end = match self.peek() {
+            // One character is the whole name of a special parameter, `$$` too.
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => 1,
+            // A positional one has digits only.
+            Some(c) if is_digit(c) => self.rest.find(|c| !is_digit(c)).unwrap_or(self.rest.len()),
+            _ => self.rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest.len()),
+        };
+        let (name, rest) = self.rest.split_at(end);
+        self.rest = rest;
+        name.to_owned()
     }
 
     fn value(&self, name: &str) -> Option<String> {
@@ -194,6 +205,60 @@ fn trimmed(value: &str, pattern: &str, start: bool, greedy: bool) -> String {
         }
     }
     value.to_owned()
+}
+
+/// The value with something else in the place of what fits the pattern: the first such part, or all. A part begins as
+/// early as it can and is as long as it can be.
+fn replaced(value: &str, pattern: &str, by: &str, all: bool) -> String {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let mut out = String::new();
+    let mut rest = value;
+    // Nothing, where it fits, is not replaced right behind a part that was.
+    let mut behind = false;
+    loop {
+        let end = longest_start(rest, &pattern).filter(|end| *end > 0 || !behind);
+        if let Some(end) = end {
+            out.push_str(by);
+            rest = rest.get(end..).unwrap_or_default();
+            if !all {
+                return out + rest;
+            }
+        }
+        behind = end.is_some_and(|end| end > 0);
+        if behind {
+            continue;
+        }
+        let mut chars = rest.chars();
+        let Some(c) = chars.next() else { return out };
+        out.push(c);
+        rest = chars.as_str();
+    }
+}
+
+/// The length of the longest start of a text that fits a pattern of `*`, `?` and other characters. Whatever the
+/// pattern may go on with is kept together, so that it takes no longer than the lengths of both times each other.
+fn longest_start(text: &str, pattern: &[char]) -> Option<usize> {
+    // `*` may be nothing, so what follows it may come next, too.
+    let with_stars = |at: usize| {
+        let stars = pattern.iter().skip(at).take_while(|c| **c == '*').count();
+        at..=at + stars
+    };
+    let mut next: BTreeSet<usize> = with_stars(0).collect();
+    let mut longest = None;
+    let ends = text.char_indices().map(|(at, c)| (at, Some(c))).chain([(text.len(), None)]);
+    for (end, c) in ends {
+        if next.contains(&pattern.len()) {
+            longest = Some(end);
+        }
+        let Some(c) = c.filter(|_| !next.is_empty()) else { break };
+        let advance = |at: &usize| match pattern.get(*at) {
+            Some('*') => Some(with_stars(*at)),
+            Some(expected) if *expected == '?' || *expected == c => Some(with_stars(at + 1)),
+            _ => None,
+        };
+        next = next.iter().filter_map(advance).flatten().collect();
+    }
+    longest
 }
 
 /// Words between white space; quotes and escapes keep a word together, and stay in it.
@@ -232,6 +297,7 @@ mod tests {
             "a" => Some("A".to_owned()),
             "e" => Some(String::new()),
             "p" => Some("foo.tar.gz".to_owned()),
+            "s" => Some("x/A/".to_owned()),
             _ => None,
         };
         Expansion { escape: '\\', lookup: &lookup }.word(word)
@@ -253,6 +319,12 @@ mod tests {
             ("${p#*.}|${p##*.}|${p%.*}|${p%%.*}", "tar.gz|gz|foo.tar|foo"),
             ("${p#*******************************x}", "foo.tar.gz"),
             ("a=$a=b", "a=A=b"),
+            ("pa$$word|$?|x$-y|$$a|$@$*$#$!|$0", "paword||xy|a||"),
+            ("$12|${12}|${?}|${$}|$1a|${12:-x}", "||||a|x"),
+            ("${p/o/0}|${p//o/0}|${p//./}|${p/none/x}|${n//a/b}", "f0o.tar.gz|f00.tar.gz|footargz|foo.tar.gz|"),
+            ("${p/o*r/-}|${p//?o/$a}|${p/.*/'/}'}|${p//*/x}|${p///x}", "f-.gz|Ao.tar.gz|foo/}|x|xfxoxox.xtxaxrx.xgxzx"),
+            (r"${e/x/y}|${e//*/y}|${s/\//-}|${s//\//-}|${s/${a}/b}", "|y|x-A/|x-A-|x/b/"),
+            ("${p/oo***************************************z/}", "f"),
         ] {
             assert_eq!(expand(word).unwrap(), expected, "{word}");
         }
@@ -264,6 +336,9 @@ mod tests {
             ("${a", "missing '}'"),
             ("${}", "bad substitution"),
             ("${a:x}", "unsupported modifier (x)"),
+            ("${a/x}", "missing '/'"),
+            ("${a/x/y", "missing '}'"),
+            ("${a:/x/y}", "unsupported modifier (/)"),
             ("'a", "single-quote"),
             ("\"a", "double-quote"),
             ("${n:?no}", "n: no"),
