@@ -116,6 +116,21 @@ STOPSIGNAL ${stop:-quit}
     assert!(!config.env.iter().any(|e| e.starts_with("b=")), "{:?}", config.env);
 }
 
+#[test]
+fn an_image_without_a_path_gets_one() {
+    let Some(mut world) = World::new() else { return };
+    let usual = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    for (env, expected) in [(&[][..], usual), (&["A=b"], usual), (&["PATH=/bin"], "/bin"), (&["PATH="], "")] {
+        world.image.config.env = env.iter().map(|&entry| entry.to_owned()).collect();
+        let image = world.apply("ENV path=$PATH:/own", &[]).unwrap();
+        assert_eq!(image.config.env_var("PATH"), Some(expected), "{env:?}");
+        assert_eq!(image.config.env_var("path"), Some(format!("{expected}:/own").as_str()), "{env:?}");
+    }
+    world.image.config.env.clear();
+    let image = world.apply("ARG PATH=/none\nRUN echo $PATH >/path", &[]).unwrap();
+    assert_eq!((world.read("path"), image.config.env_var("PATH")), (format!("{usual}\n"), Some(usual)));
+}
+
 /// As Docker makes it: root's, whoever runs there.
 #[test]
 fn a_working_directory_that_is_missing_is_made() {

@@ -22,8 +22,6 @@ use crate::{
     users,
 };
 
-/// What every process finds where the image does not say otherwise.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Differs from run to run; only who mentions it wants to run every time.
 const BUILD_ID: &str = "build_id";
 
@@ -235,7 +233,6 @@ fn environment(state: &State<'_>) -> Vec<(String, String)> {
     for (name, value) in state.image.config.env.iter().filter_map(|entry| entry.split_once('=')) {
         env.insert(name.to_owned(), value.to_owned());
     }
-    env.entry("PATH".to_owned()).or_insert_with(|| PATH.to_owned());
     env.into_iter().collect()
 }
 

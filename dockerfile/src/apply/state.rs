@@ -13,6 +13,9 @@ use crate::{
     words::Expansion,
 };
 
+/// What an image has where its base does not say otherwise, as with Docker: what runs with it would find nothing.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
 /// Where a Dockerfile has come to.
 #[derive(Debug)]
 pub(super) struct State<'a> {
@@ -93,6 +96,9 @@ impl<'a> State<'a> {
             Instruction::From { image } => {
                 self.from = self.expand(image)?;
                 self.global = Some(std::mem::take(&mut self.args));
+                if self.image.config.env_var("PATH").is_none() {
+                    self.image.config.set_env("PATH", PATH);
+                }
             }
             Instruction::Arg(arguments) => {
                 for (name, default) in arguments {
