@@ -7,7 +7,7 @@
 mod arguments;
 mod lines;
 
-use arguments::{arguments, command, copy, flags, from, healthcheck, json, onbuild, pairs, words};
+use arguments::{arguments, command, copy, from, healthcheck, json, onbuild, pairs, run, volume, words};
 use lines::{collect_documents, escape_of, full_text, is_skipped, join};
 
 use crate::{Error, Result};
@@ -188,10 +188,7 @@ fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<In
         "ARG" => Instruction::Arg(arguments(rest, escape)?),
         "ENV" => Instruction::Env(pairs("ENV", rest, escape)?),
         "LABEL" => Instruction::Label(pairs("LABEL", rest, escape)?),
-        "RUN" => {
-            let (flags, rest) = flags(rest);
-            Instruction::Run { flags, command: command(rest)?, documents }
-        }
+        "RUN" => run(rest, documents)?,
         "SHELL" => match json(rest)? {
             Some(words) if !words.is_empty() => Instruction::Shell(words),
             _ => return Err(Error::new("SHELL requires the arguments to be in JSON form")),
@@ -203,7 +200,7 @@ fn instruction(whole: &str, escape: char, documents: Vec<Document>) -> Result<In
         "CMD" => Instruction::Cmd(command(rest)?),
         "ENTRYPOINT" => Instruction::Entrypoint(command(rest)?),
         "EXPOSE" => Instruction::Expose(words(rest)),
-        "VOLUME" => Instruction::Volume(json(rest)?.unwrap_or_else(|| words(rest))),
+        "VOLUME" => volume(rest)?,
         "STOPSIGNAL" => Instruction::Stopsignal(rest.to_owned()),
         "HEALTHCHECK" => healthcheck(rest)?,
         "ONBUILD" => onbuild(rest)?,
@@ -365,6 +362,17 @@ mod tests {
             ("FROM a\nHEALTHCHECK NONE x", "line 2: HEALTHCHECK NONE takes no arguments"),
             ("FROM a\nHEALTHCHECK --interval=1 CMD x", "line 2: --interval=1 is not a value for it"),
             ("FROM a\nHEALTHCHECK --timeout=1us CMD x", "line 2: --timeout=1us is not a value for it"),
+            ("FROM a\nCOPY --chown a.txt /q", "line 2: missing a value on flag: --chown"),
+            ("FROM a\nCOPY --chown", "line 2: missing a value on flag: --chown"),
+            ("FROM a\nCOPY --foo a /q", "line 2: unknown flag: --foo"),
+            ("FROM a\nCOPY --checksum=x a /q", "line 2: unknown flag: --checksum"),
+            ("FROM a\nADD --from=x a /q", "line 2: unknown flag: --from"),
+            ("FROM a\nCOPY --link=x a /q", "line 2: expecting boolean value for flag --link, not: x"),
+            ("FROM a\nRUN --foo true", "line 2: unknown flag: --foo"),
+            ("FROM a\nRUN --mount true", "line 2: missing a value on flag: --mount"),
+            ("FROM --foo=x a", "line 1: unknown flag: --foo"),
+            ("FROM a\nVOLUME []", "line 2: VOLUME requires at least one argument"),
+            ("FROM a\nVOLUME [\"\"]", "line 2: VOLUME specified can not be an empty string"),
             ("FROM a\nHEALTHCHECK --often CMD x", "line 2: unknown flag: --often"),
         ] {
             let error = parse(text).unwrap_err().to_string();

@@ -8,7 +8,7 @@ pub(super) fn words(text: &str) -> Vec<String> {
 }
 
 pub(super) fn from(rest: &str) -> Result<Instruction> {
-    let (_, rest) = flags(rest);
+    let (_, rest) = flags(rest, &["platform"], &[])?;
     let mut words = rest.split_whitespace();
     let wrong = || Error::new("FROM requires either one or three arguments");
     let image = words.next().ok_or_else(wrong)?.to_owned();
@@ -19,8 +19,9 @@ pub(super) fn from(rest: &str) -> Result<Instruction> {
     }
 }
 
-/// The flags before the arguments, and the arguments.
-pub(super) fn flags(mut rest: &str) -> (Vec<Flag>, &str) {
+/// The flags before the arguments, and the arguments. `values` are those that need one, `switches` those that are on or
+/// off. All that Docker knows are known here: which of them can be done is not for who reads them.
+pub(super) fn flags<'a>(mut rest: &'a str, values: &[&str], switches: &[&str]) -> Result<(Vec<Flag>, &'a str)> {
     let mut flags = Vec::new();
     while let Some(after) = rest.strip_prefix("--") {
         let (flag, next) = after.split_once(char::is_whitespace).unwrap_or((after, ""));
@@ -28,10 +29,35 @@ pub(super) fn flags(mut rest: &str) -> (Vec<Flag>, &str) {
         if flag.is_empty() {
             break;
         }
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        flags.push(Flag { name: name.to_owned(), value: value.to_owned() });
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        match value {
+            None if values.contains(&name) => return Err(Error::new(format!("missing a value on flag: --{name}"))),
+            Some(_) if values.contains(&name) => {}
+            None | Some("true" | "false") if switches.contains(&name) => {}
+            Some(value) if switches.contains(&name) => {
+                return Err(Error::new(format!("expecting boolean value for flag --{name}, not: {value}")));
+            }
+            _ => return Err(Error::new(format!("unknown flag: --{name}"))),
+        }
+        flags.push(Flag { name: name.to_owned(), value: value.unwrap_or_default().to_owned() });
     }
-    (flags, rest)
+    Ok((flags, rest))
+}
+
+pub(super) fn run(rest: &str, documents: Vec<Document>) -> Result<Instruction> {
+    let (flags, rest) = flags(rest, &["mount", "network", "security", "device"], &[])?;
+    Ok(Instruction::Run { flags, command: command(rest)?, documents })
+}
+
+pub(super) fn volume(rest: &str) -> Result<Instruction> {
+    let paths = json(rest)?.unwrap_or_else(|| words(rest));
+    if paths.is_empty() {
+        return Err(Error::new("VOLUME requires at least one argument"));
+    }
+    if paths.iter().any(|path| path.trim().is_empty()) {
+        return Err(Error::new("VOLUME specified can not be an empty string"));
+    }
+    Ok(Instruction::Volume(paths))
 }
 
 /// An array of strings; `None`: it is no array at all.
@@ -82,7 +108,11 @@ pub(super) fn arguments(rest: &str, escape: char) -> Result<Vec<(String, Option<
 }
 
 pub(super) fn copy(keyword: &str, rest: &str, documents: Vec<Document>, escape: char) -> Result<Copy> {
-    let (flags, rest) = flags(rest);
+    let (values, switches): (&[&str], &[&str]) = match keyword {
+        "COPY" => (&["from", "chown", "chmod", "exclude"], &["link", "parents"]),
+        _ => (&["checksum", "chown", "chmod", "exclude"], &["link", "keep-git-dir", "unpack"]),
+    };
+    let (flags, rest) = flags(rest, values, switches)?;
     let mut sources = json(rest)?.unwrap_or_else(|| words(rest));
     let destination = sources.pop().unwrap_or_default();
     if sources.is_empty() {
@@ -94,7 +124,8 @@ pub(super) fn copy(keyword: &str, rest: &str, documents: Vec<Document>, escape: 
 
 /// `NONE`, or `[--interval=… --timeout=… --start-period=… --start-interval=… --retries=…] CMD <command>`.
 pub(super) fn healthcheck(rest: &str) -> Result<Instruction> {
-    let (flags, rest) = flags(rest);
+    let known = ["interval", "timeout", "start-period", "start-interval", "retries"];
+    let (flags, rest) = flags(rest, &known, &[])?;
     let (kind, command_text) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     let mut check = Healthcheck { command: None, options: Vec::new() };
     match kind.to_ascii_uppercase().as_str() {
@@ -110,8 +141,7 @@ pub(super) fn healthcheck(rest: &str) -> Result<Instruction> {
             "timeout" => "Timeout",
             "start-period" => "StartPeriod",
             "start-interval" => "StartInterval",
-            "retries" => "Retries",
-            other => return Err(Error::new(format!("unknown flag: --{other}"))),
+            _ => "Retries",
         };
         let number = if key == "Retries" { value.parse().ok() } else { nanoseconds(value) };
         let number = number.ok_or_else(|| Error::new(format!("--{name}={value} is not a value for it")))?;

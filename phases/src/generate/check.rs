@@ -154,6 +154,9 @@ mod tests {
             (Run, "", "file with no instructions"),
             (Run, "FROM a b", "line 1: FROM requires either one or three arguments"),
             (Run, "FROM x\nFOO", "line 2: unknown instruction: FOO"),
+            (Run, "FROM x\nCOPY --chown a /b", "line 2: missing a value on flag: --chown"),
+            (Run, "FROM x\nRUN --foo a", "line 2: unknown flag: --foo"),
+            (Run, "FROM x\nVOLUME []", "line 2: VOLUME requires at least one argument"),
             (Run, "RUN x\nFROM x", "line 1: RUN before FROM: no build stage in current context"),
         ] {
             assert_eq!(check(text, kind).unwrap_err().to_string(), error, "{text}");
