@@ -67,7 +67,7 @@ impl Applier {
         Self { setting, chain: base.clone(), missed: false, pending: Vec::new(), snapshot: None, made: 0 }
     }
 
-    /// Applies a Dockerfile to the image; `FROM` is taken for that image, whatever it says.
+    /// Applies a Dockerfile, which is at `path`, to the image; `FROM` is taken for that image, whatever it says.
     ///
     /// # Errors
     /// Naming line and instruction.
@@ -76,6 +76,7 @@ impl Applier {
         dockerfile: &Dockerfile,
         image: Image,
         args: &[(String, String)],
+        path: &Path,
         context: &Path,
     ) -> Result<Applied> {
         let mut stages = dockerfile.steps.iter().filter(|s| matches!(s.instruction, Instruction::From { .. }));
@@ -86,7 +87,7 @@ impl Applier {
             }
             _ => {}
         }
-        let context = Lazy::new(context);
+        let context = Lazy::new(context, path);
         let mut state = State::new(image, dockerfile.escape, args);
         for step in &dockerfile.steps {
             let failed = |e| Error::new(format!("line {}: {}: {e}", step.line, short(&step.text)));

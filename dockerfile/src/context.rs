@@ -7,21 +7,25 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-use image::{Digest, Glob, clean_path};
+use image::{Digest, Glob};
 use sha2::{Digest as _, Sha256};
 
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    dockerignore::{NO_PATTERN, Rules},
+};
 
 /// A build context that is opened where something is taken from it: there need not be one.
 #[derive(Debug)]
 pub(crate) struct Lazy<'a> {
     dir: &'a Path,
+    dockerfile: &'a Path,
     opened: OnceCell<Context>,
 }
 
 impl<'a> Lazy<'a> {
-    pub(crate) fn new(dir: &'a Path) -> Self {
-        Self { dir, opened: OnceCell::new() }
+    pub(crate) fn new(dir: &'a Path, dockerfile: &'a Path) -> Self {
+        Self { dir, dockerfile, opened: OnceCell::new() }
     }
 
     /// # Errors
@@ -30,7 +34,7 @@ impl<'a> Lazy<'a> {
         if let Some(opened) = self.opened.get() {
             return Ok(opened);
         }
-        let opened = Context::open(self.dir)?;
+        let opened = Context::open(self.dir, self.dockerfile)?;
         Ok(self.opened.get_or_init(|| opened))
     }
 }
@@ -40,14 +44,8 @@ impl<'a> Lazy<'a> {
 pub(crate) struct Context {
     /// Without symlinks.
     dir: PathBuf,
-    /// The lines of `.dockerignore`; the last one that fits decides.
-    rules: Vec<Rule>,
-}
-
-#[derive(Debug)]
-struct Rule {
-    pattern: Glob,
-    excludes: bool,
+    /// What is not there.
+    rules: Rules,
 }
 
 /// A file of the context.
@@ -60,31 +58,18 @@ pub(crate) struct Found {
 }
 
 impl Context {
+    /// `dockerfile`: where the Dockerfile is.
+    ///
     /// # Errors
     /// There is no such directory, or its `.dockerignore` cannot be read.
-    pub(crate) fn open(dir: &Path) -> Result<Self> {
-        let found = dir.canonicalize().map_err(|e| Error::at("open build context", dir, &e))?;
-        let file = found.join(".dockerignore");
-        let text = match fs::read_to_string(&file) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => String::new(),
-            text => text.map_err(|e| Error::at("read", &file, &e))?,
-        };
-        let lines = text.strip_prefix('\u{feff}').unwrap_or(&text).lines().zip(1..);
-        let rules = lines.filter_map(|(line, n)| {
-            let wrong = |e| Error::new(format!("{}: line {n}: {e}", file.display()));
-            rule(line).map_err(wrong).transpose()
-        });
-        Ok(Self { dir: found, rules: rules.collect::<Result<_>>()? })
+    pub(crate) fn open(dir: &Path, dockerfile: &Path) -> Result<Self> {
+        let dir = dir.canonicalize().map_err(|e| Error::at("open build context", dir, &e))?;
+        Ok(Self { rules: Rules::read(&dir, dockerfile)?, dir })
     }
 
     /// Whether `.dockerignore` leaves it out.
     fn excludes(&self, path: &Path) -> bool {
-        let Ok(relative) = path.strip_prefix(&self.dir) else { return false };
-        if relative.as_os_str().is_empty() {
-            return false;
-        }
-        let fits = |rule: &&Rule| relative.ancestors().any(|path| rule.pattern.matches(path));
-        self.rules.iter().rev().find(fits).is_some_and(|rule| rule.excludes)
+        path.strip_prefix(&self.dir).is_ok_and(|relative| self.rules.excludes(relative))
     }
 
     /// Whether `.dockerignore` leaves it in; of a directory that it leaves out, whether something below is an exception.
@@ -95,8 +80,7 @@ impl Context {
         if !self.excludes(path) {
             return Ok(true);
         }
-        let has_exceptions = self.rules.iter().any(|rule| !rule.excludes);
-        if !has_exceptions || !path.symlink_metadata()?.is_dir() {
+        if !self.rules.have_exceptions() || !path.symlink_metadata()?.is_dir() {
             return Ok(false);
         }
         for entry in sorted(path)? {
@@ -233,26 +217,6 @@ fn is_pattern(source: &str) -> bool {
     false
 }
 
-const NO_PATTERN: &str = "syntax error in pattern";
-
-/// A line of `.dockerignore`; `None`: it says nothing.
-fn rule(line: &str) -> Result<Option<Rule>> {
-    // Only where it is the first character.
-    if line.starts_with('#') || line.trim().is_empty() {
-        return Ok(None);
-    }
-    let line = line.trim();
-    let (pattern, excludes) = line.strip_prefix('!').map_or((line, true), |rest| (rest.trim(), false));
-    if pattern.is_empty() {
-        return Err(Error::new("illegal exclusion pattern: \"!\""));
-    }
-    let pattern = clean_path(Path::new(pattern)).display().to_string();
-    // The context itself is never left out.
-    let Some(pattern) = pattern.strip_prefix('/').filter(|pattern| !pattern.is_empty()) else { return Ok(None) };
-    let pattern = Glob::path(pattern).ok_or_else(|| Error::new(format!("{pattern}: {NO_PATTERN}")))?;
-    Ok(Some(Rule { pattern, excludes }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
@@ -270,7 +234,7 @@ mod tests {
         symlink("..", at.join("c/up")).unwrap();
         symlink("d", at.join("c/in")).unwrap();
         fs::write(at.join("c/.dockerignore"), "# no\n**/*.log\n!d/e/keep.log\n/b.*\n").unwrap();
-        let context = Context::open(&at.join("c")).unwrap();
+        let context = Context::open(&at.join("c"), &at.join("Dockerfile")).unwrap();
         (dir, context)
     }
 
@@ -312,46 +276,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out() {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |text: &str| fs::write(dir.path().join(".dockerignore"), text).unwrap();
-        let excludes = |text: &str, path: &str| {
-            write(text);
-            let context = Context::open(dir.path()).unwrap();
-            context.excludes(&context.dir.join(path))
-        };
-        for (text, path, expected) in [
-            ("a", "a", true),
-            ("a", "a/b", true),
-            ("a", "b/a", false),
-            ("/a/", "a", true),
-            ("./a", "a", true),
-            ("b/../a", "a", true),
-            ("../a", "a", true),
-            (" a ", "a", true),
-            ("\u{feff}a", "a", true),
-            ("*/a", "b/a", true),
-            ("**/a", "a", true),
-            ("*\n!a", "a", false),
-            ("*\n!a\na", "a", true),
-            ("a\n!a/b", "a/b", false),
-            ("#a", "#a", false),
-            (" #a", "#a", true),
-            // The context itself cannot be meant.
-            (".", "a", false),
-            ("/", "a", false),
-            ("a/..", "a", false),
-        ] {
-            assert_eq!(excludes(text, path), expected, "{text:?} {path}");
-        }
-        for (text, expected) in [("a\n!", "line 2: illegal exclusion pattern"), ("[", "line 1: [: syntax error")] {
-            write(text);
-            let error = Context::open(dir.path()).unwrap_err().to_string();
-            assert!(error.contains("/.dockerignore: ") && error.contains(expected), "{text}: {error}");
-        }
-    }
-
-    #[test]
     fn exceptions_bring_their_directories_only() {
         let dir = tempfile::tempdir().unwrap();
         for name in ["a/x", "b/c/keep", "b/d/y", "e/y"] {
@@ -360,7 +284,7 @@ mod tests {
             fs::write(path, "").unwrap();
         }
         fs::write(dir.path().join(".dockerignore"), "*\n!b/c/keep\n!e\ne/y\n").unwrap();
-        let context = Context::open(dir.path()).unwrap();
+        let context = Context::open(dir.path(), &dir.path().join("Dockerfile")).unwrap();
         let includes = |path: &&str| context.includes(&context.dir.join(path)).unwrap();
         let all = [".", "a", "a/x", "b", "b/c", "b/c/keep", "b/d", "b/d/y", "e", "e/y"];
         assert_eq!(all.iter().copied().filter(includes).collect::<Vec<_>>(), [".", "b", "b/c", "b/c/keep", "e"]);

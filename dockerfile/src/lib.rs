@@ -8,6 +8,7 @@ mod archive;
 mod cache;
 mod context;
 mod copy;
+mod dockerignore;
 mod fetch;
 mod layer;
 pub mod parse;

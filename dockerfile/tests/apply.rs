@@ -215,6 +215,11 @@ fn files_of_the_context() {
     assert_eq!((world.read("docs/one"), world.read("docs/two")), ("/bin\n".into(), "$PATH\n".into()));
     assert_eq!(world.root().join("docs/one").metadata().unwrap().gid(), 6);
     assert_eq!(image.layers.len(), 7);
+    // A file beside the Dockerfile is looked at instead.
+    fs::write(world.dir.path().join("Dockerfile.dockerignore"), "a.txt\n").unwrap();
+    world.apply("COPY . /all/", &[]).unwrap();
+    assert_eq!(world.read("all/d/skip"), "s");
+    assert!(!world.root().join("all/a.txt").exists());
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn apply_one(
     image.config.labels.remove(names::label::REBASABLE);
     let layers = image.layers.len();
     let done = applier
-        .apply(&dockerfile.parsed, image, &args, &dockerfile.context)
+        .apply(&dockerfile.parsed, image, &args, &dockerfile.path, &dockerfile.context)
         .with_context(|| format!("applying Dockerfile {path} to image"))?;
     for warning in done.warnings {
         warn!("{path}: {warning}");

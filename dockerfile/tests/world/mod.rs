@@ -79,7 +79,13 @@ impl World {
         let mut applier = Applier::new(setting, &Digest::of(b"base"));
         let args: Vec<_> = args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
         let text = format!("ARG base_image\nFROM ${{base_image}}\n{text}");
-        let done = applier.apply(&parse(&text)?, self.image.clone(), &args, &self.dir.path().join("context"))?;
+        let done = applier.apply(
+            &parse(&text)?,
+            self.image.clone(),
+            &args,
+            &self.dir.path().join("Dockerfile"),
+            &self.dir.path().join("context"),
+        )?;
         applier.finish()?;
         Ok(done.image)
     }
