@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use buildpack_api::{Context, Env, ExtendConfig, Extension, Kind, RunError, read_toml_bounded};
+use buildpack_api::{Context, Env, ExtendConfig, Extension, Kind, RunError, read_bounded};
 use platform_api::{
     Analyzed, BuildImage, ExitCode, Failure, Group, GroupEntry, Plan, RunImage, RunImages, inputs::DetectorInputs,
 };
@@ -240,9 +240,10 @@ fn check_config(path: &Path) -> anyhow::Result<()> {
 
 fn find_dockerfile(entry: &GroupEntry, output: &Path, kind: DockerfileKind) -> anyhow::Result<Option<Dockerfile>> {
     let path = output.join(kind.file_name());
-    let Some(text) = read_toml_bounded(&path)? else { return Ok(None) };
+    let Some(bytes) = read_bounded(&path)? else { return Ok(None) };
     debug!("Found {} for processing", kind.file_name());
-    let checked = check(&text, kind)
+    // Docker takes any encoding: it is the comments that are not always UTF-8.
+    let checked = check(&String::from_utf8_lossy(&bytes), kind)
         .with_context(|| format!("failed to parse {} for extension {}", kind.file_name(), entry.id))?;
     for warning in &checked.warnings {
         warn!("{warning}");

@@ -132,6 +132,16 @@ fn an_extension_without_generate_brings_its_output_along() {
 }
 
 #[test]
+fn dockerfiles_may_have_any_encoding() {
+    let world = World::new();
+    world.extension("a", "", &[("generate", r"printf 'FROM new\n# caf\351\nRUN x\n' > $1/run.Dockerfile")]);
+    let group = Group { extensions: vec![entry("a")], ..Group::default() };
+    let (_, analyzed) = run(&world, "0.13", group).unwrap();
+    assert!(analyzed.run_image.unwrap().extend);
+    assert_eq!(fs::read(world.path("generated/a/run.Dockerfile")).unwrap(), b"FROM new\n# caf\xe9\nRUN x\n");
+}
+
+#[test]
 fn the_plan_loses_what_extensions_provide() {
     let world = World::new();
     let seen = world.path("seen");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use buildpack_api::{ExtendConfig, read_toml_bounded};
+use buildpack_api::{ExtendConfig, read_bounded};
 use dockerfile::Dockerfile;
 use platform_api::{
     Group,
@@ -38,8 +38,9 @@ pub(super) fn find(i: &ExtenderInputs, group: &Group) -> anyhow::Result<Vec<ToAp
             let dir = i.generated.join(kind).join(escaped);
             (dir.join("Dockerfile"), dir)
         };
-        let Some(text) = read_toml_bounded(&path)? else { continue };
-        let parsed = dockerfile::parse(&text).with_context(|| format!("parse {}", path.display()))?;
+        let Some(bytes) = read_bounded(&path)? else { continue };
+        let parsed =
+            dockerfile::parse(&String::from_utf8_lossy(&bytes)).with_context(|| format!("parse {}", path.display()))?;
         let args = args(&dir.join("extend-config.toml"), i.kind)?;
         let context = context(i, &dir, kind);
         found.push(ToApply { extension: entry.id.to_string(), path, parsed, args, context });
