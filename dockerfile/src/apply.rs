@@ -14,7 +14,7 @@ use crate::{
     Cache, Dockerfile, Error, Ignore, Instruction, Result, Snapshot, Step,
     cache::{self, Cached},
     context::Lazy,
-    layer, parse, unpack,
+    layer, parse, unpack, users,
 };
 
 mod content;
@@ -35,6 +35,8 @@ pub struct Setting {
     /// An own directory for layers.
     pub work: PathBuf,
     pub cache: Option<Cache>,
+    /// `USER` has to name somebody; else nobody is root, with a warning.
+    pub user_required: bool,
 }
 
 /// What a Dockerfile came to.
@@ -89,6 +91,7 @@ impl Applier {
         }
         let context = Lazy::new(context, path);
         let mut state = State::new(image, dockerfile.escape, args);
+        state.user_required = self.setting.user_required;
         for step in &dockerfile.steps {
             let failed = |e| Error::new(format!("line {}: {}: {e}", step.line, short(&step.text)));
             self.step(&mut state, step, &context).map_err(failed)?;
@@ -111,6 +114,24 @@ impl Applier {
             self.snapshot = None;
         }
         Ok(())
+    }
+
+    /// Whether this user of an image's config is root, by whatever name or number. Who has which number may be in a layer
+    /// that was not needed so far.
+    ///
+    /// # Errors
+    /// Naming the layer that cannot be unpacked.
+    pub fn is_root(&mut self, user: &str) -> Result<bool> {
+        let name = user.split_once(':').map_or(user, |(name, _)| name);
+        if let Ok(id) = name.parse::<u32>() {
+            return Ok(id == 0);
+        }
+        if name.is_empty() || name == "root" {
+            return Ok(true);
+        }
+        self.finish()?;
+        // Nobody can be who is not there.
+        Ok(users::find(&self.setting.root, name).is_ok_and(|user| user.uid == 0))
     }
 
     /// Those that `ONBUILD` left in the base.

@@ -50,6 +50,8 @@ pub fn extend(
         ignore: Ignore::new(root, &ignored(i))?,
         work: work.path().to_owned(),
         cache: Some(Cache { dir: i.kaniko.join("cache").join("layers"), ttl: i.cache_ttl }),
+        // The build has a user of its own; who starts the run image is who it names.
+        user_required: i.kind == ExtendKind::Run,
     };
     let digest = base.digest.as_ref().map(|digest| Applier::new(setting, digest));
     let mut applier = digest.with_context(|| format!("{base} names no digest"))?;
@@ -118,7 +120,9 @@ fn apply(
         digest = Some(Layout::digest_of(&image)?);
     }
     let user = user_of(&image).0;
-    if kind == ExtendKind::Run && is_root(&user) {
+    // A base that names nobody is taken as it is, as by the reference.
+    let named = !image.config.user.is_empty();
+    if kind == ExtendKind::Run && named && applier.is_root(&image.config.user)? {
         bail!("the final user ID is {user} (root); please add another extension that resets the user to non-root");
     }
     if user != original {
@@ -163,7 +167,7 @@ fn apply_one(
         step.created_by = Some(format!("Layer: '{instruction}', Created by extension: {}", dockerfile.extension));
     }
     let now = user_of(&image).0;
-    if is_root(&now) && now != user {
+    if now != user && applier.is_root(&image.config.user)? {
         warn!(
             "Extension from {path} changed the user ID from {user} to {now}; this must not be the final user ID (a \
              following extension must reset the user)."
@@ -176,10 +180,6 @@ fn apply_one(
 fn user_of(image: &Image) -> (String, String) {
     let (user, group) = image.config.user.split_once(':').unwrap_or((&image.config.user, ""));
     (user.to_owned(), group.to_owned())
-}
-
-fn is_root(user: &str) -> bool {
-    user == "0" || user == "root"
 }
 
 /// As Go's `strconv.ParseBool`.

@@ -69,3 +69,62 @@ fn a_dockerfile_brings_its_own_dockerignore_and_encoding() {
     assert_eq!(config.env_var("ARCH"), Some("amd64"));
     assert!(world.exists("root/x/b.txt") && !world.exists("root/x/a.txt"));
 }
+
+/// The build has a user of its own; an image that is started has not.
+#[test]
+fn a_user_that_is_nobody() {
+    for (line, base, refused_for_run) in [
+        ("USER ${user_id}", "", true),
+        ("USER ${user_id}:${group_id}", "", true),
+        ("USER :1001", "1000", true),
+        ("ENV a=b", "", false),
+    ] {
+        let Some(world) = world() else { return };
+        for kind in ["build", "run"] {
+            let text = format!("ARG base_image\nFROM ${{base_image}}\n{line}\n");
+            world.write(&format!("generated/a/{kind}.Dockerfile"), &text);
+        }
+        run(&world, ExtendKind::Build, base).unwrap();
+        let extended = run(&world, ExtendKind::Run, base);
+        assert_eq!(extended.is_err(), refused_for_run, "{line}");
+        if let Err(error) = extended {
+            assert!(format!("{error:#}").contains("it names nobody, so it would be root"), "{error:#}");
+        }
+    }
+}
+
+#[test]
+fn root_by_any_name_is_not_the_user_of_a_run_image() {
+    for (user, root) in [
+        ("root", true),
+        ("root:1001", true),
+        ("0", true),
+        ("00", true),
+        ("0:1001", true),
+        ("toor", true),
+        ("toor:1001", true),
+        ("cnb", false),
+        ("none", false),
+        ("10", false),
+        ("1000:0", false),
+    ] {
+        let Some(world) = world() else { return };
+        world.write("app/passwd", "toor:x:0:0::/:/bin/sh\ncnb:x:1000:1000::/:/bin/sh\n");
+        let text = format!("FROM ${{base_image}}\nCOPY passwd /etc/\nUSER {user}\n");
+        world.write("generated/a/run.Dockerfile", &format!("ARG base_image\n{text}"));
+        // The second time the file is in a layer of the cache.
+        for _ in 0..2 {
+            let extended = run(&world, ExtendKind::Run, "1000");
+            assert_eq!(extended.is_err(), root, "{user}");
+            if let Err(error) = extended {
+                assert!(format!("{error:#}").contains("the final user ID is "), "{error:#}");
+            }
+            fs::remove_dir_all(world.path("root")).unwrap();
+            fs::create_dir(world.path("root")).unwrap();
+        }
+    }
+    // A base may be root's from the beginning.
+    let Some(world) = world() else { return };
+    world.write("generated/a/run.Dockerfile", "ARG base_image\nFROM ${base_image}\nENV a=b\n");
+    assert!(run(&world, ExtendKind::Run, ":1001").is_err());
+}

@@ -30,6 +30,8 @@ pub(super) struct State<'a> {
     /// The image that `FROM` names.
     from: String,
     cmd_set: bool,
+    /// `USER` has to name somebody.
+    pub(super) user_required: bool,
 }
 
 /// The image that a Dockerfile begins with, its variables put in. `image`: what it is applied to.
@@ -51,7 +53,8 @@ pub fn base_of(dockerfile: &Dockerfile, image: &Image, args: &[(String, String)]
 impl<'a> State<'a> {
     pub(super) fn new(image: Image, escape: char, given: &'a [(String, String)]) -> Self {
         let (warnings, args) = (Vec::new(), BTreeMap::new());
-        Self { image, warnings, args, escape, given, global: None, from: String::new(), cmd_set: false }
+        let (from, cmd_set, user_required) = (String::new(), false, false);
+        Self { image, warnings, args, escape, given, global: None, from, cmd_set, user_required }
     }
 
     /// Puts variables in: `ENV` goes before `ARG`.
@@ -116,8 +119,11 @@ impl<'a> State<'a> {
             }
             Instruction::User(user) => {
                 let user = self.expand(user)?;
-                if user.is_empty() {
-                    return Err(Error::new("USER names nobody"));
+                if names_nobody(&user) && self.user_required {
+                    return Err(Error::new("it names nobody, so it would be root"));
+                }
+                if names_nobody(&user) {
+                    self.warnings.push(format!("USER {user:?} names nobody: it is root"));
                 }
                 self.image.config.user = user;
             }
@@ -238,6 +244,11 @@ impl<'a> State<'a> {
             map.insert(name, json!({}));
         }
     }
+}
+
+/// There may still be a group.
+fn names_nobody(user: &str) -> bool {
+    user.is_empty() || user.starts_with(':')
 }
 
 /// What Docker says of the platform to those who declare that they want to know. What builds is the image itself, so

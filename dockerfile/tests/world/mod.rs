@@ -75,6 +75,7 @@ impl World {
             root,
             work: self.dir.path().join(format!("work-{}", self.run)),
             cache: Some(cache),
+            user_required: false,
         };
         let mut applier = Applier::new(setting, &Digest::of(b"base"));
         let args: Vec<_> = args.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
