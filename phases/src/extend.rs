@@ -121,8 +121,9 @@ fn apply(
     }
     let user = user_of(&image).0;
     // A base that names nobody is taken as it is, as by the reference.
-    let named = !image.config.user.is_empty();
-    if kind == ExtendKind::Run && named && applier.is_root(&image.config.user)? {
+    let whole = &image.config.user;
+    if kind == ExtendKind::Run && !whole.is_empty() && applier.is_root(whole)? {
+        let user = if user.is_empty() { whole } else { &user };
         bail!("the final user ID is {user} (root); please add another extension that resets the user to non-root");
     }
     if user != original {
