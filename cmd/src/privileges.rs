@@ -10,6 +10,7 @@ use std::{
     path::Path,
 };
 
+use buildpack_api::io_text;
 use nix::unistd::{Gid, Uid, getgid, getuid, setgroups, setresgid, setresuid};
 use platform_api::{ExitCode, Failure, inputs::UserInputs};
 
@@ -61,7 +62,7 @@ pub fn home_of(uid: u32) -> Result<[(&'static str, OsString); 2], Failure> {
         |cause: String| Failure::new(ExitCode::Failed, format!("failed to set environment for user {uid}: {cause}"));
     let passwd = match fs::read("/etc/passwd") {
         Err(e) if e.kind() != io::ErrorKind::NotFound => {
-            return Err(fail(format!("open /etc/passwd: {}", buildpack_api::io_text(&e))));
+            return Err(fail(format!("open /etc/passwd: {}", io_text(&e))));
         }
         read => read.unwrap_or_default(),
     };
@@ -89,7 +90,7 @@ fn user_of(passwd: &[u8], uid: u32) -> Option<(OsString, OsString)> {
 /// Chowns a directory the user cannot write to, and all below it. Looks at the directory and its direct entries, not
 /// at the whole tree: a volume of many thousand files is owned alike below that.
 fn ensure_owner(path: &Path, user: UserInputs) -> io::Result<()> {
-    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    let named = |e: io::Error| io::Error::new(e.kind(), format!("{}: {}", path.display(), io_text(&e)));
     let top = match fs::metadata(path) {
         Ok(metadata) => metadata,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -128,7 +129,7 @@ fn chown_below(path: &Path, user: UserInputs) -> io::Result<()> {
     for entry in walkdir::WalkDir::new(path).min_depth(1) {
         let owned = entry.map_err(io::Error::from).and_then(|entry| {
             lchown(entry.path(), Some(user.uid), Some(user.gid))
-                .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", entry.path().display())))
+                .map_err(|e| io::Error::new(e.kind(), format!("{}: {}", entry.path().display(), io_text(&e))))
         });
         match owned {
             Err(e) if is_gone(&e) => {}
