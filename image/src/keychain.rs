@@ -5,7 +5,7 @@
 //! repository-scoped keys nor `registrytoken`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -75,7 +75,8 @@ struct Entry {
 impl Keychain {
     /// Resolves the credentials of these registries (`host` or `host/repository`). Sources, the first that knows a
     /// registry counts: `registry_auth` (the value of `CNB_REGISTRY_AUTH`, platform.md "Registry Authentication"),
-    /// docker's or podman's config with its helpers, the cloud vendors' helpers where they are installed.
+    /// docker's or podman's config, its helpers before what is stored in it, as docker has it (a helper that fails or has
+    /// nothing leaves it to what is stored), the cloud vendors' helpers where they are installed.
     /// `env` finds a variable of the environment.
     ///
     /// Only a `registry_auth` that is no JSON object of strings is an error; a config or helper that does not work is
@@ -92,21 +93,25 @@ impl Keychain {
             entries.insert(host_of_key(&key), entry);
         }
         let config = config::DockerConfig::find(env);
+        let hosts: BTreeSet<String> = registries.iter().map(|name| host_of(&normalise(name)).to_string()).collect();
+        let add = |entries: &mut BTreeMap<String, Entry>, key: String, (credentials, source): (Credentials, String)| {
+            entries.entry(key).or_insert(Entry { credentials: Some(credentials), source });
+        };
         if let Some(config) = &config {
+            let unknown: Vec<_> = hosts.iter().filter(|host| !entries.contains_key(*host)).collect();
+            for host in unknown {
+                if let Some(found) = config.ask_helper(host, env) {
+                    add(&mut entries, host.clone(), found);
+                }
+            }
             for (key, credentials) in config.stored() {
-                let source = config.path.display().to_string();
-                entries.entry(key).or_insert(Entry { credentials: Some(credentials), source });
+                add(&mut entries, key, (credentials, config.path.display().to_string()));
             }
         }
-        for registry in registries {
-            let registry = normalise(registry);
-            if find(&entries, &registry).is_some() {
-                continue;
-            }
-            let host = host_of(&registry);
-            let found = config.as_ref().and_then(|c| c.ask_helper(host, env)).or_else(|| vendor::ask(host, env));
-            if let Some((credentials, source)) = found {
-                entries.insert(host.to_string(), Entry { credentials: Some(credentials), source });
+        for registry in registries.iter().map(|name| normalise(name)) {
+            if find(&entries, &registry).is_none() {
+                let host = host_of(&registry);
+                vendor::ask(host, env).into_iter().for_each(|found| add(&mut entries, host.to_string(), found));
             }
         }
         for registry in registries {

@@ -162,4 +162,32 @@ mod tests {
         assert!(keychain.source("own.example").unwrap().starts_with("docker-credential-test"));
         assert!(keychain.credentials("other.example").unwrap() == Credentials::Anonymous);
     }
+    #[test]
+    fn a_helper_counts_before_what_is_stored_unless_it_has_nothing() {
+        let (dir, _) =
+            script(r#"read -r s; case $s in *lost*) exit 1;; esac; printf '{"Username":"u","Secret":"%s"}' "$s""#);
+        let auths = r#"{"own.example": {"auth": "dXNlcjpwYXNz"}, "lost.example": {"auth": "dXNlcjpwYXNz"},
+            "own.example/team": {"auth": "dXNlcjpwYXNz"}}"#;
+        let root = dir.path().display().to_string();
+        let env = |name: &str| match name {
+            "PATH" => Some(format!("{root}:/bin:/usr/bin")),
+            "DOCKER_CONFIG" => Some(root.clone()),
+            _ => None,
+        };
+        for helpers in [r#""credHelpers": {"own.example": "test", "lost.example": "test"}"#, r#""credsStore": "test""#]
+        {
+            std::fs::write(dir.path().join("config.json"), format!(r#"{{"auths": {auths}, {helpers}}}"#)).unwrap();
+            let registries = ["own.example/app".to_string(), "lost.example/app".to_string()];
+            let keychain = super::super::Keychain::resolve(None, &registries, &env).unwrap();
+            for (name, expected) in [
+                ("own.example/app", ("u", "own.example")),
+                ("lost.example/app", ("user", "pass")),
+                // A longer key says more than the helper, which is asked for the host.
+                ("own.example/team/app", ("user", "pass")),
+            ] {
+                let expected = Credentials::Basic { username: expected.0.into(), password: expected.1.into() };
+                assert!(keychain.credentials(name).unwrap() == expected, "{helpers}: {name}");
+            }
+        }
+    }
 }
