@@ -111,7 +111,9 @@ impl Keychain {
         for registry in registries.iter().map(|name| normalise(name)) {
             if find(&entries, &registry).is_none() {
                 let host = host_of(&registry);
-                vendor::ask(host, env).into_iter().for_each(|found| add(&mut entries, host.to_string(), found));
+                if let Some(found) = vendor::ask(host, env) {
+                    add(&mut entries, host.to_string(), found);
+                }
             }
         }
         for registry in registries {

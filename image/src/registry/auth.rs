@@ -1,29 +1,19 @@
 //! Which scheme a registry speaks, how it wants us to authenticate, and its tokens.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
-use ureq::http::{Method, StatusCode, Uri, header};
+use ureq::http::{Method, StatusCode, Uri};
 
 use super::{
     Shared,
+    challenge::{Challenge, challenge_of},
     failure::{Attempt, Failure},
     http::{Answer, Body, Patience, Request},
     lock, retry,
-    url::{bare_host, encode, is_link_local, is_local, is_loopback, is_private, parse, shown},
+    token::{Token, basic},
+    url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, shown},
 };
 use crate::{Error, keychain::Credentials};
-
-/// A token whose life ends sooner than this is not used any more.
-const MARGIN: Duration = Duration::from_secs(5);
-/// The life of a token where the server does not say it (distribution spec, token authentication).
-const DEFAULT_LIFE: Duration = Duration::from_secs(60);
-const MAX_TOKEN_ANSWER: u64 = 1 << 20;
-const MAX_REDIRECTS: usize = 10;
 
 /// What one repository is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,10 +24,10 @@ pub(super) struct Scope {
 }
 
 impl Scope {
-    fn covers(&self, other: &Scope) -> bool {
+    pub(super) fn covers(&self, other: &Scope) -> bool {
         self.repository == other.repository && self.push >= other.push && self.delete >= other.delete
     }
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let actions = match self {
             Self { delete: true, .. } => "push,pull,delete",
             Self { push: true, .. } => "push,pull",
@@ -45,14 +35,6 @@ impl Scope {
         };
         format!("repository:{}:{actions}", self.repository)
     }
-}
-
-/// What the registry asks of its clients.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Challenge {
-    None,
-    Basic,
-    Bearer { realm: String, service: Option<String> },
 }
 
 /// How a registry is to be spoken to.
@@ -68,13 +50,6 @@ enum Known {
     /// Probably it is this; the first request will tell.
     Assumed(Endpoint),
     Sure(Endpoint),
-}
-
-/// A bearer token and what it is good for.
-pub(super) struct Token {
-    scopes: Vec<Scope>,
-    text: Arc<str>,
-    until: Instant,
 }
 
 /// The `Authorization` header of a request.
@@ -182,7 +157,9 @@ impl Host {
         let credentials = shared.keychain.credentials(&name).map_err(Failure::lasting)?;
         let (header, reused) = match (&endpoint.challenge, &credentials) {
             (_, Credentials::Bearer(token)) => (Some(format!("Bearer {token}").into()), false),
-            (Challenge::Basic, Credentials::Basic { username, password }) => {
+            // Registries may hide what they have from strangers without asking them for anything: docker's client and
+            // the reference send a password wherever it is not tokens that are wanted.
+            (Challenge::None | Challenge::Basic, Credentials::Basic { username, password }) => {
                 (Some(basic(username, password).into()), false)
             }
             (Challenge::Bearer { realm, service }, _) => {
@@ -215,79 +192,6 @@ impl Host {
         news || used.reused
     }
 
-    fn fetch_token(
-        &self,
-        shared: &Shared,
-        realm: &str,
-        service: Option<&str>,
-        scopes: &[Scope],
-        credentials: &Credentials,
-    ) -> Attempt<Token> {
-        let realm = parse(realm)?;
-        self.check_target(&realm, "the token server")?;
-        let scope_texts: Vec<String> = scopes.iter().map(Scope::text).collect();
-        let mut query: Vec<String> = service.iter().map(|s| format!("service={}", encode(s))).collect();
-        let mut answer = if let Credentials::Identity(identity) = credentials {
-            query.push(format!("scope={}", encode(&scope_texts.join(" "))));
-            query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
-            let form = query.join("&");
-            retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes())))?
-        } else {
-            query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
-            let joint = if realm.query().is_some() { '&' } else { '?' };
-            let url = parse(&format!("{realm}{joint}{}", query.join("&")))?;
-            let header = match credentials {
-                Credentials::Basic { username, password } => Some(basic(username, password)),
-                _ => None,
-            };
-            retry(&shared.settings, || self.ask_token(shared, url.clone(), header.as_deref(), None))?
-        };
-        let bytes = answer.read_all(MAX_TOKEN_ANSWER, "the token")?;
-        let broken = || {
-            Failure::lasting(Error::Remote(format!("{} {}: no token in the answer", answer.method, shown(&answer.url))))
-        };
-        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-        let text = ["token", "access_token"].iter().find_map(|k| json.get(k)?.as_str().filter(|t| !t.is_empty()));
-        let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
-        let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
-        // A life shorter than the margin still serves once.
-        let until = Instant::now() + life.saturating_sub(MARGIN);
-        Ok(Token { scopes: scopes.to_vec(), text, until })
-    }
-
-    fn ask_token(&self, shared: &Shared, mut url: Uri, header: Option<&str>, form: Option<&[u8]>) -> Attempt<Answer> {
-        let method = if form.is_some() { Method::POST } else { Method::GET };
-        let origin = url.authority().cloned();
-        for _ in 0..MAX_REDIRECTS {
-            let mut headers = vec![("accept", "application/json")];
-            if form.is_some() {
-                headers.push(("content-type", "application/x-www-form-urlencoded"));
-            }
-            if let Some(header) = header.filter(|_| url.authority() == origin.as_ref()) {
-                headers.push(("authorization", header));
-            }
-            let request = Request {
-                method: method.clone(),
-                url: &url,
-                insecure: self.insecure,
-                headers: &headers,
-                patience: Patience::Normal,
-            };
-            let answer = shared.http.run(&shared.settings, &request, form.map_or(Body::None, Body::Bytes))?;
-            if answer.status.is_success() {
-                return Ok(answer);
-            }
-            match answer.location().filter(|_| answer.status.is_redirection() && form.is_none()) {
-                Some(next) => {
-                    self.check_target(&next, "the token server")?;
-                    url = next;
-                }
-                None => return Err(answer.into_failure()),
-            }
-        }
-        Err(Failure::lasting(Error::Remote(format!("{method} {}: too many redirects", shown(&url)))))
-    }
-
     /// Refuses places a registry of the internet has no business to send us to: the network we are in, and its
     /// metadata services; and plain HTTP, where the registry itself is reached by TLS only.
     pub(super) fn check_target(&self, url: &Uri, what: &str) -> Attempt<()> {
@@ -308,77 +212,10 @@ impl Host {
     }
 }
 
-impl Challenge {
-    fn name(&self) -> &'static str {
-        match self {
-            Self::None => "no authentication asked for",
-            Self::Basic => "basic authentication",
-            Self::Bearer { .. } => "authentication by tokens",
-        }
-    }
-}
-
-fn basic(username: &str, password: &str) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
-}
-
-/// The first challenge of an answer that we can meet.
-fn challenge_of(answer: &Answer) -> Option<Challenge> {
-    let texts = answer.headers.get_all(header::WWW_AUTHENTICATE).iter().filter_map(|v| v.to_str().ok());
-    let challenges: Vec<Challenge> = texts.filter_map(parse_challenge).collect();
-    challenges.iter().find(|c| matches!(c, Challenge::Bearer { .. })).or(challenges.first()).cloned()
-}
-
-/// `Bearer realm="https://auth.example/token",service="registry.example"` or `Basic realm="…"`.
-fn parse_challenge(text: &str) -> Option<Challenge> {
-    let (scheme, mut rest) = text.trim().split_once(' ').unwrap_or((text.trim(), ""));
-    if scheme.eq_ignore_ascii_case("basic") {
-        return Some(Challenge::Basic);
-    }
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return None;
-    }
-    let (mut realm, mut service) = (None, None);
-    while let Some((key, after)) = rest.split_once('=') {
-        let (value, next) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(',').unwrap_or((after, "")),
-        };
-        match key.trim_matches([' ', ',']).to_lowercase().as_str() {
-            "realm" => realm = Some(value.to_string()),
-            "service" => service = Some(value.to_string()),
-            _ => {}
-        }
-        rest = next;
-    }
-    Some(Challenge::Bearer { realm: realm?, service })
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn challenges() {
-        let bearer = |realm: &str, service: Option<&str>| {
-            Some(Challenge::Bearer { realm: realm.into(), service: service.map(Into::into) })
-        };
-        for (text, expected) in [
-            ("Basic realm=\"x\"", Some(Challenge::Basic)),
-            ("basic", Some(Challenge::Basic)),
-            ("Bearer realm=\"https://a/t\",service=\"s\"", bearer("https://a/t", Some("s"))),
-            (
-                "bearer service=\"s\", scope=\"repository:a:pull,push\", Realm=\"https://a/t?x=1\"",
-                bearer("https://a/t?x=1", Some("s")),
-            ),
-            ("Bearer realm=https://a/t,service=s", bearer("https://a/t", Some("s"))),
-            ("Bearer service=\"s\"", None),
-            ("Negotiate", None),
-        ] {
-            assert_eq!(parse_challenge(text), expected, "{text}");
-        }
-    }
 
     #[test]
     fn where_a_registry_may_send_us() {

@@ -239,3 +239,29 @@ fn without_credentials_a_ping_follows_what_the_first_request_did_not_get() {
     assert_eq!((tokens.count("GET", "/v2/app/manifests/v1"), asked.lock().unwrap().len()), (2, 1));
     assert_eq!(tokens.seen().iter().filter(|seen| seen.path == "/v2/").count(), 0);
 }
+
+/// As the reference and docker's client do: a password is for every registry that wants no tokens.
+#[test]
+fn a_password_is_sent_where_nothing_is_asked_for() {
+    let behind = RegistryServer::plain();
+    push(&client(), &name(&behind.host(), "app:v1"), &[noise(10, 10)]);
+    let asks = |text: &'static str| Reply::Answer(401, vec![("WWW-Authenticate", text.to_string())], Vec::new());
+    for (what, ping, hidden) in [
+        ("an open ping, 404 for strangers", Reply::status(200), Reply::status(404)),
+        ("an open ping, 403 for strangers", Reply::status(200), Reply::status(403)),
+        ("an open ping, 401 for strangers", Reply::status(200), Reply::status(401)),
+        ("no challenge", Reply::status(401), Reply::status(401)),
+        ("a challenge nobody can meet", asks("Negotiate"), asks("Negotiate")),
+        ("two in one line", asks("Negotiate, Basic realm=\"x\""), asks("Negotiate, Basic realm=\"x\"")),
+    ] {
+        let front = FaultServer::start(&behind.host(), move |seen| match seen.header("authorization") {
+            _ if seen.path == "/v2/" => ping.clone(),
+            Some(BASIC) => Reply::Forward,
+            _ => hidden.clone(),
+        });
+        let registry = Registry::with_settings(keychain(&front.host(), BASIC), Vec::new(), settings());
+        let found = registry.find(&name(&front.host(), "app:v1"));
+        assert!(matches!(found, Ok(Some(_))), "{what}: {found:?}");
+        registry.ensure_writable(&name(&front.host(), "other:v1")).unwrap();
+    }
+}

@@ -1,0 +1,112 @@
+//! Bearer tokens, and how a token server is asked for them (distribution spec, token authentication).
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use ureq::http::{Method, Uri};
+
+use super::{
+    Shared,
+    auth::{Host, Scope},
+    failure::{Attempt, Failure},
+    http::{Answer, Body, Patience, Request},
+    retry,
+    url::{encode, parse, shown},
+};
+use crate::{Error, keychain::Credentials};
+
+/// A token whose life ends sooner than this is not used any more.
+const MARGIN: Duration = Duration::from_secs(5);
+/// The life of a token where the server does not say it (distribution spec, token authentication).
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+const MAX_TOKEN_ANSWER: u64 = 1 << 20;
+const MAX_REDIRECTS: usize = 10;
+
+/// A bearer token and what it is good for.
+pub(super) struct Token {
+    pub(super) scopes: Vec<Scope>,
+    pub(super) text: Arc<str>,
+    pub(super) until: Instant,
+}
+
+impl Host {
+    pub(super) fn fetch_token(
+        &self,
+        shared: &Shared,
+        realm: &str,
+        service: Option<&str>,
+        scopes: &[Scope],
+        credentials: &Credentials,
+    ) -> Attempt<Token> {
+        let realm = parse(realm)?;
+        self.check_target(&realm, "the token server")?;
+        let scope_texts: Vec<String> = scopes.iter().map(Scope::text).collect();
+        let mut query: Vec<String> = service.iter().map(|s| format!("service={}", encode(s))).collect();
+        let mut answer = if let Credentials::Identity(identity) = credentials {
+            query.push(format!("scope={}", encode(&scope_texts.join(" "))));
+            query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
+            let form = query.join("&");
+            retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes())))?
+        } else {
+            query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
+            let joint = if realm.query().is_some() { '&' } else { '?' };
+            let url = parse(&format!("{realm}{joint}{}", query.join("&")))?;
+            let header = match credentials {
+                Credentials::Basic { username, password } => Some(basic(username, password)),
+                _ => None,
+            };
+            retry(&shared.settings, || self.ask_token(shared, url.clone(), header.as_deref(), None))?
+        };
+        let bytes = answer.read_all(MAX_TOKEN_ANSWER, "the token")?;
+        let broken = || {
+            Failure::lasting(Error::Remote(format!("{} {}: no token in the answer", answer.method, shown(&answer.url))))
+        };
+        let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
+        let text = ["token", "access_token"].iter().find_map(|k| json.get(k)?.as_str().filter(|t| !t.is_empty()));
+        let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
+        let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
+        // A life shorter than the margin still serves once.
+        let until = Instant::now() + life.saturating_sub(MARGIN);
+        Ok(Token { scopes: scopes.to_vec(), text, until })
+    }
+
+    fn ask_token(&self, shared: &Shared, mut url: Uri, header: Option<&str>, form: Option<&[u8]>) -> Attempt<Answer> {
+        let method = if form.is_some() { Method::POST } else { Method::GET };
+        let origin = url.authority().cloned();
+        for _ in 0..MAX_REDIRECTS {
+            let mut headers = vec![("accept", "application/json")];
+            if form.is_some() {
+                headers.push(("content-type", "application/x-www-form-urlencoded"));
+            }
+            if let Some(header) = header.filter(|_| url.authority() == origin.as_ref()) {
+                headers.push(("authorization", header));
+            }
+            let request = Request {
+                method: method.clone(),
+                url: &url,
+                insecure: self.insecure,
+                headers: &headers,
+                patience: Patience::Normal,
+            };
+            let answer = shared.http.run(&shared.settings, &request, form.map_or(Body::None, Body::Bytes))?;
+            if answer.status.is_success() {
+                return Ok(answer);
+            }
+            match answer.location().filter(|_| answer.status.is_redirection() && form.is_none()) {
+                Some(next) => {
+                    self.check_target(&next, "the token server")?;
+                    url = next;
+                }
+                None => return Err(answer.into_failure()),
+            }
+        }
+        Err(Failure::lasting(Error::Remote(format!("{method} {}: too many redirects", shown(&url)))))
+    }
+}
+
+pub(super) fn basic(username: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+}
