@@ -11,7 +11,7 @@ use super::{
     http::{Answer, Body, Patience, Request},
     lock, retry,
     token::{Token, basic},
-    url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, shown},
+    url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, same_authority, shown, with_scheme},
 };
 use crate::{Error, keychain::Credentials};
 
@@ -169,7 +169,10 @@ impl Host {
                 if let Some(token) = tokens.iter().find(fits) {
                     (Some(token.text.clone()), true)
                 } else {
-                    let token = self.fetch_token(shared, realm, service.as_deref(), scopes, &credentials)?;
+                    let token = {
+                        let realm = self.encrypted(parse(realm)?, endpoint.scheme);
+                        self.fetch_token(shared, &realm, service.as_deref(), scopes, &credentials)?
+                    };
                     let header = Some(token.text.clone());
                     tokens.push(token);
                     (header, false)
@@ -192,10 +195,22 @@ impl Host {
         news || used.reused
     }
 
+    /// Whether this URL is the registry's own, so that credentials may go there.
+    pub(super) fn owns(&self, shared: &Shared, url: &Uri) -> Attempt<bool> {
+        Ok(same_authority(url, &self.name, self.endpoint(shared)?.scheme))
+    }
+
+    /// The URL as it is to be used: nothing goes in the clear to a registry that speaks TLS, whatever it says itself.
+    pub(super) fn encrypted(&self, url: Uri, scheme: &str) -> Uri {
+        let clear = scheme == "https" && same_authority(&url, &self.name, scheme);
+        if clear { with_scheme(&url, scheme).unwrap_or(url) } else { url }
+    }
+
     /// Refuses places a registry of the internet has no business to send us to: the network we are in, and its
     /// metadata services; and plain HTTP, where the registry itself is reached by TLS only.
     pub(super) fn check_target(&self, url: &Uri, what: &str) -> Attempt<()> {
-        if url.authority().is_some_and(|a| a.as_str() == self.name) || self.is_local() && !is_link_local(url) {
+        // One that is not local is spoken to by https.
+        if same_authority(url, &self.name, "https") || self.is_local() && !is_link_local(url) {
             return Ok(());
         }
         let refuse = |why: &str| {
@@ -232,6 +247,10 @@ mod tests {
             ("127.0.0.1:5000", false, "http://169.254.169.254/latest", false),
             ("10.0.0.1:5000", false, "https://10.0.0.1:5000/token", true),
             ("93.184.0.1", false, "https://93.184.0.1/token", true),
+            ("[fd00::1]", false, "https://[fd00::1]:443/token", true),
+            ("[fd00::1]:443", false, "https://[FD00::1]/token", true),
+            ("[fd00::1]", false, "https://[fd00::1]:8443/token", false),
+            ("registry.example", false, "http://registry.example:80/token", false),
         ] {
             let url = target.parse().unwrap();
             assert_eq!(Host::new(registry, insecure).check_target(&url, "x").is_ok(), allowed, "{registry} {target}");

@@ -6,7 +6,7 @@ use ureq::http::{Method, StatusCode, Uri};
 
 use super::{
     Shared,
-    auth::{Host, Scope},
+    auth::{Authorization, Host, Scope},
     failure::{Attempt, Failure},
     http::{Answer, Body, Patience, Request},
     lock, manifest, retry,
@@ -78,14 +78,14 @@ impl Repository {
         let mut url = call.url.clone();
         for first in [true, false] {
             // Credentials are for the registry, not for where it sends us: those places have signatures in their URLs.
-            let ours = url.authority().is_some_and(|a| a.as_str() == self.host.name);
+            let ours = self.host.owns(&self.shared, &url)?;
             let authorization = if ours { Some(self.host.authorization(&self.shared, call.scopes)?) } else { None };
-            // The URL may be older than what another thread has learnt meanwhile, and credentials never go in the clear to a
-            // registry that speaks TLS.
-            if authorization.as_ref().is_some_and(|a| a.endpoint.scheme == "https") {
-                url = with_scheme(&url, "https").unwrap_or(url);
+            // The URL may be older than what another thread has learnt meanwhile.
+            if let Some(used) = &authorization {
+                url = self.host.encrypted(url, used.endpoint.scheme);
             }
-            let header = authorization.as_ref().and_then(|a| a.header.clone());
+            let may_see = |used: &&Authorization| used.endpoint.scheme != "https" || url.scheme_str() == Some("https");
+            let header = authorization.as_ref().filter(may_see).and_then(|used| used.header.clone());
             let mut headers = call.headers.to_vec();
             if let Some(header) = &header {
                 headers.push(("authorization", header));

@@ -14,7 +14,7 @@ use super::{
     failure::{Attempt, Failure},
     http::{Answer, Body, Patience, Request},
     retry,
-    url::{encode, parse, shown},
+    url::{encode, parse, same_authority, shown},
 };
 use crate::{Error, keychain::Credentials};
 
@@ -36,13 +36,12 @@ impl Host {
     pub(super) fn fetch_token(
         &self,
         shared: &Shared,
-        realm: &str,
+        realm: &Uri,
         service: Option<&str>,
         scopes: &[Scope],
         credentials: &Credentials,
     ) -> Attempt<Token> {
-        let realm = parse(realm)?;
-        self.check_target(&realm, "the token server")?;
+        self.check_target(realm, "the token server")?;
         let scope_texts: Vec<String> = scopes.iter().map(Scope::text).collect();
         let mut query: Vec<String> = service.iter().map(|s| format!("service={}", encode(s))).collect();
         let mut answer = if let Credentials::Identity(identity) = credentials {
@@ -75,13 +74,13 @@ impl Host {
 
     fn ask_token(&self, shared: &Shared, mut url: Uri, header: Option<&str>, form: Option<&[u8]>) -> Attempt<Answer> {
         let method = if form.is_some() { Method::POST } else { Method::GET };
-        let origin = url.authority().cloned();
+        let origin = url.clone();
         for _ in 0..MAX_REDIRECTS {
             let mut headers = vec![("accept", "application/json")];
             if form.is_some() {
                 headers.push(("content-type", "application/x-www-form-urlencoded"));
             }
-            if let Some(header) = header.filter(|_| url.authority() == origin.as_ref()) {
+            if let Some(header) = header.filter(|_| may_see(&origin, &url)) {
                 headers.push(("authorization", header));
             }
             let request = Request {
@@ -107,6 +106,34 @@ impl Host {
     }
 }
 
+/// Whether what was meant for `origin` may go to the place it sent us to: the same server, and no less secret.
+fn may_see(origin: &Uri, url: &Uri) -> bool {
+    let server = origin.authority().map_or("", |a| a.as_str());
+    let scheme = origin.scheme_str().unwrap_or_default();
+    same_authority(url, server, scheme) && (scheme != "https" || url.scheme_str() == Some(scheme))
+}
+
 pub(super) fn basic(username: &str, password: &str) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_follows_to_the_same_server_alone_and_never_in_the_clear() {
+        for (origin, url, may) in [
+            ("https://auth.example/a", "https://auth.example/b", true),
+            ("https://auth.example/a", "https://auth.example:443/b", true),
+            ("http://auth.example/a", "http://auth.example:80/b", true),
+            ("https://auth.example/a", "http://auth.example/b", false),
+            ("https://auth.example/a", "http://auth.example:443/b", false),
+            ("https://auth.example/a", "https://auth.example:8443/b", false),
+            ("https://auth.example/a", "https://other.example/b", false),
+        ] {
+            assert_eq!(may_see(&origin.parse().unwrap(), &url.parse().unwrap()), may, "{origin} {url}");
+        }
+    }
 }

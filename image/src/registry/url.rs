@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ureq::http::Uri;
+use ureq::http::{Uri, uri::Authority};
 
 use super::failure::{Attempt, Failure};
 use crate::Error;
@@ -26,6 +26,21 @@ pub(super) fn shown(url: &Uri) -> String {
 pub(super) fn bare_host(url: &Uri) -> String {
     let host = url.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
     host.trim_end_matches('.').to_lowercase()
+}
+
+/// Whether a URL leads to this registry, which is spoken to by `scheme`: its host in any case, and the usual port as good as
+/// none. A plain URL of a registry that speaks TLS is taken for its encrypted one ([`with_scheme`]).
+pub(super) fn same_authority(url: &Uri, registry: &str, scheme: &str) -> bool {
+    let Some(authority) = url.authority() else { return false };
+    if authority.as_str().eq_ignore_ascii_case(registry) {
+        return true;
+    }
+    let Ok(registry) = registry.parse::<Authority>() else { return false };
+    let usual = |scheme: &str| if scheme == "https" { 443 } else { 80 };
+    let by = if scheme == "https" { scheme } else { url.scheme_str().unwrap_or(scheme) };
+    !authority.as_str().contains('@')
+        && authority.host().eq_ignore_ascii_case(registry.host())
+        && authority.port_u16().unwrap_or(usual(by)) == registry.port_u16().unwrap_or(usual(scheme))
 }
 
 /// A reference of a URL (RFC 3986, as far as registries use it) against the URL it came from.
@@ -153,6 +168,32 @@ mod tests {
             ("local", false),
         ] {
             assert_eq!(is_local(registry), local, "{registry}");
+        }
+    }
+
+    #[test]
+    fn the_usual_port_is_as_good_as_none() {
+        for (url, registry, scheme, same) in [
+            ("https://a.example/v2/", "a.example", "https", true),
+            ("https://a.example:443/v2/", "a.example", "https", true),
+            ("https://a.example/v2/", "a.example:443", "https", true),
+            ("https://A.Example:443/v2/", "a.example", "https", true),
+            ("https://a.example:5000/v2/", "A.example:5000", "https", true),
+            ("http://a.example/v2/", "a.example", "https", true),
+            ("http://a.example/v2/", "a.example:443", "https", true),
+            ("http://a.example:80/v2/", "a.example", "http", true),
+            ("http://a.example/v2/", "a.example:80", "http", true),
+            ("https://[::1]:443/v2/", "[::1]", "https", true),
+            ("http://a.example:80/v2/", "a.example", "https", false),
+            ("https://a.example/v2/", "a.example:80", "http", false),
+            ("https://a.example:80/v2/", "a.example", "https", false),
+            ("https://a.example/v2/", "a.example:5000", "https", false),
+            ("https://a.example:443/v2/", "b.example", "https", false),
+            ("https://a.example.b:443/v2/", "a.example", "https", false),
+            ("https://a.example@b.example:443/v2/", "a.example", "https", false),
+            ("https://user@a.example:443/v2/", "a.example", "https", false),
+        ] {
+            assert_eq!(same_authority(&url.parse().unwrap(), registry, scheme), same, "{url} {registry} {scheme}");
         }
     }
 

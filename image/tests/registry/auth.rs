@@ -9,7 +9,10 @@ use acceptance::{
     fault::{FaultServer, Reply, Seen},
     registry::{Options, RegistryServer},
 };
-use image::{Digest, Error, Registry};
+use image::{
+    Digest, Error, Registry,
+    registry::{Proxies, Settings},
+};
 use serde_json::json;
 
 use super::{blob, client, keychain, name, noise, push, read_all, settings, stream};
@@ -263,5 +266,34 @@ fn a_password_is_sent_where_nothing_is_asked_for() {
         let found = registry.find(&name(&front.host(), "app:v1"));
         assert!(matches!(found, Ok(Some(_))), "{what}: {found:?}");
         registry.ensure_writable(&name(&front.host(), "other:v1")).unwrap();
+    }
+}
+
+/// `host`, `host:80` and `HOST` are one registry that speaks plain HTTP; `host:8080` is another one.
+#[test]
+fn a_location_with_the_usual_port_keeps_the_credentials() {
+    let behind = RegistryServer::plain();
+    for (registry, location, ours) in [
+        ("registry.example.invalid", "registry.example.invalid:80", true),
+        ("registry.example.invalid:80", "registry.example.invalid", true),
+        ("registry.example.invalid", "Registry.Example.Invalid", true),
+        ("registry.example.invalid", "registry.example.invalid:8080", false),
+    ] {
+        // A proxy leads to every port of every host.
+        let proxy = FaultServer::start(&behind.host(), move |seen| match seen.method.as_str() {
+            "CONNECT" => Reply::Tunnel,
+            "GET" if seen.path.ends_with("/v2/") => Reply::status(200),
+            _ if seen.path.ends_with("/uploads/") => {
+                Reply::Answer(202, vec![("Location", format!("http://{location}/v2/app/up/1"))], Vec::new())
+            }
+            _ if seen.header("authorization") == Some(BASIC) => Reply::status(201),
+            _ => Reply::status(401),
+        });
+        let url = format!("http://{}", proxy.host());
+        let proxies = Proxies::new(|name| name.eq_ignore_ascii_case("http_proxy").then(|| url.clone()));
+        let limits = Settings { proxies, delays: Vec::new(), ..settings() };
+        let client = Registry::with_settings(keychain(registry, BASIC), vec![registry.to_string()], limits);
+        let sent = client.upload_bytes(&name(registry, "app"), b"content");
+        assert_eq!(sent.is_ok(), ours, "{registry} {location}: {sent:?}");
     }
 }
