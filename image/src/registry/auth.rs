@@ -15,6 +15,8 @@ use super::{
 };
 use crate::{Error, keychain::Credentials};
 
+const MAX_REDIRECTS: usize = 10;
+
 /// What one repository is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Scope {
@@ -135,19 +137,33 @@ impl Host {
     }
 
     fn ping_by(&self, shared: &Shared, scheme: &'static str) -> Attempt<Endpoint> {
-        let url = parse(&format!("{scheme}://{}/v2/", self.name))?;
+        let mut url = parse(&format!("{scheme}://{}/v2/", self.name))?;
         // A plain HTTP server may wait for the end of what it takes for a request line.
         let patience = if scheme == "https" && self.is_local() { Patience::Short } else { Patience::Normal };
-        let request = Request { method: Method::GET, url: &url, insecure: self.insecure, headers: &[], patience };
-        let answer = shared.http.run(&shared.settings, &request, Body::None)?;
-        let challenge = match answer.status {
-            StatusCode::OK | StatusCode::FORBIDDEN => Challenge::None,
-            StatusCode::UNAUTHORIZED => challenge_of(&answer).unwrap_or(Challenge::None),
-            _ => return Err(answer.into_failure()),
-        };
-        answer.finish();
-        tracing::debug!("{scheme}://{}: {}", self.name, challenge.name());
-        Ok(Endpoint { scheme, challenge })
+        for _ in 0..MAX_REDIRECTS {
+            let request = Request { method: Method::GET, url: &url, insecure: self.insecure, headers: &[], patience };
+            let answer = shared.http.run(&shared.settings, &request, Body::None)?;
+            let challenge = match answer.status {
+                StatusCode::OK | StatusCode::FORBIDDEN => Challenge::None,
+                StatusCode::UNAUTHORIZED => challenge_of(&answer).unwrap_or(Challenge::None),
+                status => match answer.location().filter(|_| status.is_redirection()) {
+                    Some(next) => {
+                        self.check_target(&next, "the place to ask instead")?;
+                        answer.finish();
+                        url = next;
+                        continue;
+                    }
+                    None => return Err(answer.into_failure()),
+                },
+            };
+            answer.finish();
+            // Plain HTTP may lead to TLS.
+            let encrypted = url.scheme_str() == Some("https") && same_authority(&url, &self.name, "https");
+            let scheme = if encrypted { "https" } else { scheme };
+            tracing::debug!("{scheme}://{}: {}", self.name, challenge.name());
+            return Ok(Endpoint { scheme, challenge });
+        }
+        Err(Failure::lasting(Error::Remote(format!("GET {}: too many redirects", shown(&url)))))
     }
 
     /// The header for a request to this registry.

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use ureq::{
     Agent,
-    http::{StatusCode, header},
+    http::{StatusCode, Uri, header},
 };
 
 use super::{
@@ -29,6 +29,8 @@ pub(super) struct Failure {
     pub(super) refused: bool,
     pub(super) retry_after: Option<Duration>,
     pub(super) status: Option<StatusCode>,
+    /// Where the content is to be sent instead, by who can start it anew.
+    pub(super) moved: Option<Box<Uri>>,
     /// The registry's own codes, such as `BLOB_UNKNOWN`.
     pub(super) codes: Vec<String>,
 }
@@ -38,7 +40,7 @@ pub(super) type Attempt<T> = Result<T, Failure>;
 impl Failure {
     pub(super) fn lasting(error: Error) -> Self {
         let (temporary, retried, refused) = (false, false, false);
-        Self { error, temporary, retried, refused, retry_after: None, status: None, codes: Vec::new() }
+        Self { error, temporary, retried, refused, retry_after: None, status: None, moved: None, codes: Vec::new() }
     }
 
     pub(super) fn temporary(error: Error) -> Self {

@@ -72,10 +72,33 @@ impl Repository {
         retry(&self.shared.settings, || self.call_once(call, &mut Body::Bytes(body)))
     }
 
+    /// One attempt. Where a registry has what is sent go elsewhere (307 and 308 keep method and body, as the older ones do
+    /// not), it goes there, without credentials if that is another server. A stream can be read but once, so the failure
+    /// says where to.
+    pub(super) fn call_once(&self, call: &Call<'_>, body: &mut Body<'_>) -> Attempt<Answer> {
+        let mut next = Call { method: call.method.clone(), url: call.url.clone(), ..*call };
+        for _ in 0..MAX_REDIRECTS {
+            let answer = self.exchange(&next, body)?;
+            if may_lead_on(call) || !answer.status.is_redirection() {
+                return Ok(answer);
+            }
+            let Some(url) = answer.location() else { return Err(answer.into_failure()) };
+            self.stay_secret(&next, &url)?;
+            self.host.check_target(&url, "the place to send to")?;
+            if matches!(body, Body::Stream { .. }) {
+                return Err(Failure { temporary: true, moved: Some(Box::new(url)), ..answer.into_failure() });
+            }
+            answer.finish();
+            next.url = url;
+        }
+        Err(too_many_redirects(call))
+    }
+
     /// One attempt, and another one where only the token was too old, or where the registry is to be spoken to in another
     /// way than was assumed.
-    pub(super) fn call_once(&self, call: &Call<'_>, body: &mut Body<'_>) -> Attempt<Answer> {
+    fn exchange(&self, call: &Call<'_>, body: &mut Body<'_>) -> Attempt<Answer> {
         let mut url = call.url.clone();
+        let streamed = matches!(body, Body::Stream { .. });
         for first in [true, false] {
             // Credentials are for the registry, not for where it sends us: those places have signatures in their URLs.
             let ours = self.host.owns(&self.shared, &url)?;
@@ -84,26 +107,7 @@ impl Repository {
             if let Some(used) = &authorization {
                 url = self.host.encrypted(url, used.endpoint.scheme);
             }
-            let may_see = |used: &&Authorization| used.endpoint.scheme != "https" || url.scheme_str() == Some("https");
-            let header = authorization.as_ref().filter(may_see).and_then(|used| used.header.clone());
-            let mut headers = call.headers.to_vec();
-            if let Some(header) = &header {
-                headers.push(("authorization", header));
-            }
-            let (part, streamed) = match body {
-                Body::None | Body::Bytes([]) => (Body::None, false),
-                Body::Bytes(bytes) => (Body::Bytes(bytes), false),
-                Body::Stream { content, length } => (Body::Stream { content: &mut **content, length: *length }, true),
-            };
-            let request = Request {
-                method: call.method.clone(),
-                url: &url,
-                insecure: self.host.insecure,
-                headers: &headers,
-                patience: call.patience,
-            };
-            let answer = self.shared.http.run(&self.shared.settings, &request, part);
-            let failure = match answer {
+            let failure = match self.send(call, &url, authorization.as_ref(), body) {
                 Ok(answer) if is_good(call, &answer) => {
                     if ours {
                         self.host.confirm();
@@ -136,6 +140,38 @@ impl Repository {
         Err(Failure::lasting(Error::Unauthorized(text)))
     }
 
+    /// Sends the request once, to this URL.
+    fn send(
+        &self,
+        call: &Call<'_>,
+        url: &Uri,
+        authorization: Option<&Authorization>,
+        body: &mut Body<'_>,
+    ) -> Attempt<Answer> {
+        let may_see = |used: &&Authorization| used.endpoint.scheme != "https" || url.scheme_str() == Some("https");
+        let mut headers = call.headers.to_vec();
+        if let Some(header) = authorization.filter(may_see).and_then(|used| used.header.as_ref()) {
+            headers.push(("authorization", header));
+        }
+        let part = match body {
+            Body::None | Body::Bytes([]) => Body::None,
+            Body::Bytes(bytes) => Body::Bytes(bytes),
+            Body::Stream { content, length } => Body::Stream { content: &mut **content, length: *length },
+        };
+        let (method, insecure, patience) = (call.method.clone(), self.host.insecure, call.patience);
+        let request = Request { method, url, insecure, headers: &headers, patience };
+        self.shared.http.run(&self.shared.settings, &request, part)
+    }
+
+    /// Refuses to go on in the clear where it was encrypted.
+    fn stay_secret(&self, call: &Call<'_>, next: &Uri) -> Attempt<()> {
+        if call.url.scheme_str() == Some("https") && next.scheme_str() != Some("https") && !self.host.insecure {
+            let text = format!("{} {}: redirected to plain http", call.method, shown(&call.url));
+            return Err(Failure::lasting(Error::Remote(text)));
+        }
+        Ok(())
+    }
+
     /// GET or HEAD, redirects followed; the credentials stay with the registry.
     pub(super) fn get(&self, call: &Call<'_>) -> Attempt<Answer> {
         retry(&self.shared.settings, || self.get_once(call))
@@ -149,15 +185,11 @@ impl Repository {
                 return Ok(answer);
             }
             let Some(url) = answer.location() else { return Err(answer.into_failure()) };
-            if next.url.scheme_str() == Some("https") && url.scheme_str() != Some("https") && !self.host.insecure {
-                let text = format!("{} {}: redirected to plain http", next.method, shown(&next.url));
-                return Err(Failure::lasting(Error::Remote(text)));
-            }
+            self.stay_secret(&next, &url)?;
             answer.finish();
             next.url = url;
         }
-        let text = format!("{} {}: too many redirects", call.method, shown(&call.url));
-        Err(Failure::lasting(Error::Remote(text)))
+        Err(too_many_redirects(call))
     }
 
     /// Whether the repository has the blob.
@@ -243,10 +275,20 @@ impl Repository {
     }
 }
 
-/// Whether it is what was asked for. A redirect is an answer of GET and HEAD.
+/// Whether it is what was asked for, or says where to ask for it.
 fn is_good(call: &Call<'_>, answer: &Answer) -> bool {
-    let may_lead_on = matches!(call.method, Method::GET | Method::HEAD);
-    answer.status.is_success() || answer.status.is_redirection() && may_lead_on
+    let elsewhere = matches!(answer.status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    answer.status.is_success() || elsewhere || answer.status.is_redirection() && may_lead_on(call)
+}
+
+/// Any redirect is an answer of GET and HEAD.
+fn may_lead_on(call: &Call<'_>) -> bool {
+    matches!(call.method, Method::GET | Method::HEAD)
+}
+
+fn too_many_redirects(call: &Call<'_>) -> Failure {
+    let text = format!("{} {}: too many redirects", call.method, shown(&call.url));
+    Failure::lasting(Error::Remote(text))
 }
 
 /// A failure of a registry that answered before: a refused connection is a restart.

@@ -108,7 +108,11 @@ impl Repository {
         };
         let answer = match self.call_once(&call, &mut Body::Stream { content: &mut content, length: None }) {
             Ok(answer) => answer,
-            Err(failure) => {
+            Err(mut failure) => {
+                if let Some(session) = failure.moved.take() {
+                    progress.partial = Some(Partial { session: *session, offset });
+                    return Err(failure);
+                }
                 // A resumed upload that fails is not resumed again, nor is one that the registry refused.
                 if failure.temporary && failure.status.is_none() && offset == 0 {
                     progress.partial = self.received(session);
@@ -192,14 +196,17 @@ impl Repository {
             return Ok(());
         }
         retry(&self.shared.settings, || {
-            let session = match session.take() {
+            let place = match session.take() {
                 Some(session) => session,
                 None => match self.start(&[self.push()], None)? {
                     Started::Session(session) => session,
                     Started::Mounted => return Ok(()),
                 },
             };
-            self.copy(&session, blob, source.as_ref()).map_err(|f| Self::restartable(f, 0))
+            self.copy(&place, blob, source.as_ref()).map_err(|mut failure| {
+                session = failure.moved.take().map(|place| *place);
+                Self::restartable(failure, 0)
+            })
         })?;
         self.remember_blob(digest);
         Ok(())
@@ -256,7 +263,10 @@ impl Repository {
 
     /// Sends the whole blob and finishes the upload.
     fn put(&self, session: &Uri, digest: &Digest, body: &mut Body<'_>) -> Attempt<()> {
-        let url = with_query(session, "digest", digest.as_str()).unwrap_or_else(|| session.clone());
+        // A place that the registry sent us on to has it already.
+        let told = session.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("digest=")));
+        let url = if told { None } else { with_query(session, "digest", digest.as_str()) };
+        let url = url.unwrap_or_else(|| session.clone());
         let call =
             Call { method: Method::PUT, url, headers: &[OCTETS], scopes: &[self.push()], patience: Patience::Long };
         self.call_once(&call, body)?.finish();

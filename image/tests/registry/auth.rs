@@ -15,10 +15,7 @@ use image::{
 };
 use serde_json::json;
 
-use super::{blob, client, keychain, name, noise, push, read_all, settings, stream};
-
-/// `user:secret`
-const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
+use super::{BASIC, blob, client, keychain, name, noise, push, read_all, settings, stream};
 
 #[test]
 fn basic_authentication() {

@@ -3,6 +3,7 @@
 
 mod auth;
 mod faults;
+mod moved;
 mod plain;
 mod sessions;
 mod tls;
@@ -91,6 +92,8 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     json!({ "mediaType": media_type, "digest": Digest::of(bytes), "size": bytes.len() })
 }
 
+/// `user:secret`
+const BASIC: &str = "Basic dXNlcjpzZWNyZXQ=";
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
 /// Pushes an image with these layers; its manifest.
