@@ -98,7 +98,8 @@ impl Http {
     pub(super) fn run(&self, settings: &Settings, request: &Request<'_>, body: Body<'_>) -> Attempt<Answer> {
         let Request { method, url, .. } = request;
         let Connections { agent, user } = self.connections(settings, request)?;
-        let mut builder = http::Request::builder().method(method).uri(*url);
+        // What is packed for the way comes as it is: digests and sizes are those of what is stored.
+        let mut builder = http::Request::builder().method(method).uri(*url).header(header::ACCEPT_ENCODING, "identity");
         for (name, value) in request.headers {
             builder = builder.header(*name, *value);
         }

@@ -212,10 +212,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Asks for the blob of another repository. `None` where the registry will not have it that way.
+    /// Asks for the blob of another repository. `None` where the registry will not have it that way: then it is sent, which
+    /// is the better second attempt where the registry fails at this one.
     fn mount(&self, digest: &Digest, source: &Repository) -> Option<Started> {
         let from = [("mount", digest.as_str()), ("from", source.name.as_str())];
-        let started = retry(&self.shared.settings, || self.start(&[self.push(), source.pull()], Some(from)));
+        let started = retry(&self.shared.settings, || {
+            self.start(&[self.push(), source.pull()], Some(from)).map_err(|failure| {
+                let ill = failure.status.is_some_and(|status| status.is_server_error());
+                Failure { temporary: failure.temporary && !ill, ..failure }
+            })
+        });
         started.inspect_err(|f| tracing::debug!("mounting {digest} from {}: {}", source.context(), f.error)).ok()
     }
 

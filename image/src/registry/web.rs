@@ -40,8 +40,7 @@ pub fn download(url: &str, to: &Path, settings: &Settings) -> Result<Downloaded>
 fn attempt(http: &Http, settings: &Settings, url: &Uri, to: &Path) -> Attempt<Option<String>> {
     let mut url = url.clone();
     for _ in 0..MAX_REDIRECTS {
-        // What is packed for the way comes as it is: the file counts, and not how it travels.
-        let headers = [("accept", "*/*"), ("accept-encoding", "identity")];
+        let headers = [("accept", "*/*")];
         let (method, patience) = (Method::GET, Patience::Normal);
         let request = Request { method, url: &url, insecure: false, headers: &headers, patience };
         let mut answer = http.run(settings, &request, Body::None)?;

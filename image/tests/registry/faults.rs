@@ -264,3 +264,15 @@ fn an_interrupted_upload_goes_on_where_the_registry_says() {
     let second = server.seen().into_iter().filter(|s| s.method == "PATCH").nth(1).unwrap();
     assert!(second.body == bytes[1_000_000..], "{} bytes", second.body.len());
 }
+
+#[test]
+fn a_registry_that_fails_at_a_mount_is_sent_the_blob() {
+    let behind = RegistryServer::plain();
+    let server = faulty(&behind, "POST", "mount=", vec![status(500); 9]);
+    let (base, app, layer) = (name(&server.host(), "base"), name(&server.host(), "app"), noise(19, 1 << 20));
+    client().upload_stream(&base, &mut || stream(&layer)).unwrap();
+    let registry = client();
+    registry.ensure_blob(&app, &blob(&base, &layer)).unwrap();
+    assert!(read_all(&client(), &app, &blob(&app, &layer)).unwrap() == layer);
+    assert_eq!(server.count("POST", "mount="), 1);
+}

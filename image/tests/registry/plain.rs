@@ -209,6 +209,7 @@ fn no_ping_one_mount_and_no_manifest_twice() {
     assert_eq!(count("HEAD /v2/app/blobs/LAYER"), 0, "no manifest there names it: {seen:#?}");
     assert_eq!(count("PATCH"), 0, "{seen:#?}");
     assert!(front.seen().iter().all(|s| s.header("user-agent").is_some_and(|u| u.starts_with("cnb-lifecycle/"))));
+    assert!(front.seen().iter().all(|s| s.header("accept-encoding") == Some("identity")), "nothing packed for the way");
 }
 
 /// What was asked since `before` of a server in front of a registry: method and path, an upload's place left out.
