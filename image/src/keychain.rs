@@ -49,8 +49,23 @@ pub enum Credentials {
     },
     /// A bearer token to be sent as it is.
     Bearer(String),
-    /// An identity (refresh) token, to be exchanged.
-    Identity(String),
+    /// An identity (refresh) token, to be exchanged; and user and password, for who does not exchange tokens.
+    Identity {
+        token: String,
+        password: Option<(String, String)>,
+    },
+}
+
+impl Credentials {
+    /// User and password.
+    pub(crate) fn password(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Basic { username, password } | Self::Identity { password: Some((username, password)), .. } => {
+                Some((username, password))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// The kind only.
@@ -60,7 +75,7 @@ impl std::fmt::Debug for Credentials {
             Self::Anonymous => "Anonymous",
             Self::Basic { .. } => "Basic",
             Self::Bearer(_) => "Bearer",
-            Self::Identity(_) => "Identity",
+            Self::Identity { .. } => "Identity",
         })
     }
 }
@@ -154,7 +169,11 @@ impl Keychain {
         for entry in entries.values_mut() {
             match entry.credentials.take() {
                 Some(Credentials::Basic { username, password }) => [username, password].into_iter().for_each(wipe),
-                Some(Credentials::Bearer(token) | Credentials::Identity(token)) => wipe(token),
+                Some(Credentials::Bearer(token)) => wipe(token),
+                Some(Credentials::Identity { token, password }) => {
+                    wipe(token);
+                    password.into_iter().flat_map(|(username, password)| [username, password]).for_each(wipe);
+                }
                 Some(Credentials::Anonymous) | None => {}
             }
         }
@@ -207,15 +226,17 @@ fn host_of_key(key: &str) -> String {
     normalise(host_of(key))
 }
 
+/// A `null` says nothing, as Go's parser has it.
 fn parse_registry_auth(text: &str) -> Result<BTreeMap<String, String>> {
     if text.is_empty() {
         return Ok(BTreeMap::new());
     }
-    serde_json::from_str(text).map_err(|e| {
+    let parsed: Option<BTreeMap<String, Option<String>>> = serde_json::from_str(text).map_err(|e| {
         // Not the parser's own text: it quotes what it read.
         let place = format!("no JSON object of strings (line {}, column {})", e.line(), e.column());
         Error::Corrupt(format!("reading auth env var: failed to parse CNB_REGISTRY_AUTH value: {place}"))
-    })
+    })?;
+    Ok(parsed.into_iter().flatten().filter_map(|(key, value)| Some((key, value?))).collect())
 }
 
 /// The value of an `Authorization` header, or `X-Identity <token>`.
@@ -225,16 +246,17 @@ fn parse_header(value: &str) -> Option<Credentials> {
     match scheme.to_lowercase().as_str() {
         "basic" => parse_basic(rest),
         "bearer" if !rest.is_empty() => Some(Credentials::Bearer(rest.to_string())),
-        "x-identity" if !rest.is_empty() => Some(Credentials::Identity(rest.to_string())),
+        "x-identity" if !rest.is_empty() => Some(Credentials::Identity { token: rest.to_string(), password: None }),
         _ => None,
     }
 }
 
-/// Base64 of `user:password`.
+/// Base64 of `user:password`, maybe in several lines, as some tools fold it.
 fn parse_basic(encoded: &str) -> Option<Credentials> {
     let padding = GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
     let engine = GeneralPurpose::new(&base64::alphabet::STANDARD, padding);
-    let text = String::from_utf8(engine.decode(encoded.trim()).ok()?).ok()?;
+    let encoded: String = encoded.trim().chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    let text = String::from_utf8(engine.decode(encoded).ok()?).ok()?;
     let (username, password) = text.split_once(':')?;
     // Old versions of docker filled passwords up with zeros.
     let password = password.trim_end_matches('\0').to_string();
@@ -262,8 +284,9 @@ mod tests {
             ("BASIC dXNlcjpwOmE", Some(basic("user", "p:a"))),
             ("Bearer some.token", Some(Credentials::Bearer("some.token".into()))),
             ("bearer some.token", Some(Credentials::Bearer("some.token".into()))),
-            ("X-Identity id", Some(Credentials::Identity("id".into()))),
-            ("x-identity id", Some(Credentials::Identity("id".into()))),
+            ("X-Identity id", Some(Credentials::Identity { token: "id".into(), password: None })),
+            ("x-identity id", Some(Credentials::Identity { token: "id".into(), password: None })),
+            ("Basic dXNl\r\ncjpw\nYXNz\n", Some(basic("user", "pass"))),
             ("Basic dXNlcg==", None),
             ("Basic ?", None),
             ("Digest x", None),
@@ -299,6 +322,15 @@ mod tests {
             let error = Keychain::resolve(Some(text), &[], &none).unwrap_err().to_string();
             assert!(error.starts_with("reading auth env var: failed to parse CNB_REGISTRY_AUTH value"), "{error}");
             assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_null_says_nothing() {
+        for (text, known) in [("null", false), (r#"{"h": "Basic dXNlcjpwYXNz", "x.io": null}"#, true)] {
+            let keychain = Keychain::resolve(Some(text), &[], &none).unwrap();
+            assert_eq!(keychain.credentials("h").unwrap() == basic("user", "pass"), known, "{text}");
+            assert!(keychain.credentials("x.io").unwrap() == Credentials::Anonymous, "{text}");
         }
     }
 

@@ -72,11 +72,14 @@ impl DockerConfig {
     }
 }
 
-/// `https://host/v1/` means the host; `host/namespace` (podman) means what is below it.
+/// `https://host/v1/` and `host/v1/` mean the host; `host/namespace` (podman) means what is below it.
 fn normalise_key(key: &str) -> String {
-    match key.split_once("://") {
-        Some((_, rest)) => normalise(host_of(rest)),
-        None => normalise(key.trim_end_matches("/v1").trim_end_matches("/v2")),
+    if let Some((_, rest)) = key.split_once("://") {
+        return normalise(host_of(rest));
+    }
+    match key.split_once('/') {
+        Some((host, version)) if ["v1", "v2"].contains(&version.trim_end_matches('/')) => normalise(host),
+        _ => normalise(key),
     }
 }
 
@@ -85,13 +88,12 @@ fn stored_credentials(auth: &Value) -> Option<Credentials> {
     if let Some(token) = text("registrytoken") {
         return Some(Credentials::Bearer(token));
     }
-    if let Some(token) = text("identitytoken") {
-        return Some(Credentials::Identity(token));
-    }
-    if let Some(credentials) = text("auth").and_then(|auth| parse_basic(&auth)) {
-        return Some(credentials);
-    }
-    Some(Credentials::Basic { username: text("username")?, password: text("password")? })
+    let own = || Some(Credentials::Basic { username: text("username")?, password: text("password")? });
+    let basic = text("auth").and_then(|auth| parse_basic(&auth)).or_else(own);
+    let Some(token) = text("identitytoken") else { return basic };
+    // Who logged in by a token has a user there without a password.
+    let password = basic.as_ref().and_then(Credentials::password).filter(|(_, password)| !password.is_empty());
+    Some(Credentials::Identity { token, password: password.map(|(user, password)| (user.into(), password.into())) })
 }
 
 #[cfg(test)]
@@ -141,10 +143,14 @@ mod tests {
     #[test]
     fn forms_of_an_entry() {
         let basic = |u: &str, p: &str| Credentials::Basic { username: u.into(), password: p.into() };
+        let identity = |password| Credentials::Identity { token: "id".into(), password };
         for (entry, expected) in [
             (r#"{"auth": "dXNlcjpwYXNz"}"#, basic("user", "pass")),
             (r#"{"username": "u", "password": "p"}"#, basic("u", "p")),
-            (r#"{"auth": "dXNlcjpwYXNz", "identitytoken": "id"}"#, Credentials::Identity("id".into())),
+            (r#"{"auth": "dXNl\ncjpwYXNz\n"}"#, basic("user", "pass")),
+            (r#"{"auth": "dXNlcjpwYXNz", "identitytoken": "id"}"#, identity(Some(("user".into(), "pass".into())))),
+            (r#"{"auth": "dXNlcjo=", "identitytoken": "id"}"#, identity(None)),
+            (r#"{"identitytoken": "id"}"#, identity(None)),
             (r#"{"registrytoken": "t"}"#, Credentials::Bearer("t".into())),
             ("{}", Credentials::Anonymous),
             (r#"{"auth": null}"#, Credentials::Anonymous),
@@ -153,6 +159,24 @@ mod tests {
             let (keychain, _dir) =
                 keychain_of(&[("h/.docker/config.json", &config)], &[("HOME", "ROOT/h")], "host:5000");
             assert!(keychain.credentials("host:5000").unwrap() == expected, "{entry}");
+        }
+    }
+
+    #[test]
+    fn keys_with_and_without_a_version() {
+        for (key, name, matches) in [
+            ("https://host:5000/v1/", "host:5000/app", true),
+            ("host:5000/v1/", "host:5000/app", true),
+            ("host:5000/v2/", "host:5000/app", true),
+            ("host:5000/v2", "host:5000/app", true),
+            ("host:5000/", "host:5000/app", true),
+            ("host:5000/team/v2", "host:5000/team/app", false),
+            ("host:5000/team/v2/", "host:5000/team/v2/app", true),
+            ("host:5000/v10", "host:5000/app", false),
+        ] {
+            let config = format!(r#"{{"auths": {{"{key}": {{"auth": "dXNlcjpwYXNz"}}}}}}"#);
+            let (keychain, _dir) = keychain_of(&[("h/.docker/config.json", &config)], &[("HOME", "ROOT/h")], name);
+            assert_eq!(keychain.source(name).is_some(), matches, "{key} {name}");
         }
     }
 

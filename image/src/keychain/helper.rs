@@ -53,7 +53,7 @@ pub(super) fn find(executable: &str, env: &dyn Fn(&str) -> Option<String>) -> Op
 fn credentials(answer: Answer) -> Option<Credentials> {
     match answer.username.as_str() {
         _ if answer.secret.is_empty() => None,
-        "<token>" => Some(Credentials::Identity(answer.secret)),
+        "<token>" => Some(Credentials::Identity { token: answer.secret, password: None }),
         _ => Some(Credentials::Basic { username: answer.username, password: answer.secret }),
     }
 }
@@ -125,7 +125,7 @@ mod tests {
             (
                 "an identity token",
                 r#"echo '{"Username":"<token>","Secret":"id"}'"#,
-                Some(Credentials::Identity("id".into())),
+                Some(Credentials::Identity { token: "id".into(), password: None }),
             ),
             ("not found", "echo credentials not found in native keychain; exit 1", None),
             ("no JSON", "echo hello", None),

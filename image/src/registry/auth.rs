@@ -94,7 +94,7 @@ impl Host {
             *known = Known::Assumed(endpoint.clone());
             return Ok(endpoint);
         }
-        let endpoint = retry(&shared.settings, || self.ping(shared))?;
+        let endpoint = retry(&shared.settings, || self.ping(shared)).map_err(Failure::on_the_way)?;
         *known = Known::Sure(endpoint.clone());
         Ok(endpoint)
     }
@@ -175,8 +175,8 @@ impl Host {
             (_, Credentials::Bearer(token)) => (Some(format!("Bearer {token}").into()), false),
             // Registries may hide what they have from strangers without asking them for anything: docker's client and
             // the reference send a password wherever it is not tokens that are wanted.
-            (Challenge::None | Challenge::Basic, Credentials::Basic { username, password }) => {
-                (Some(basic(username, password).into()), false)
+            (Challenge::None | Challenge::Basic, credentials) => {
+                (credentials.password().map(|p| basic(p).into()), false)
             }
             (Challenge::Bearer { realm, service }, _) => {
                 let mut tokens = lock(&self.tokens);
@@ -194,7 +194,6 @@ impl Host {
                     (header, false)
                 }
             }
-            _ => (None, false),
         };
         Ok(Authorization { header, endpoint, reused })
     }

@@ -47,6 +47,15 @@ impl Failure {
         Self { temporary: true, ..Self::lasting(error) }
     }
 
+    /// Of a server that was asked on the way: its 404 does not mean that what is wanted is not there.
+    pub(super) fn on_the_way(mut self) -> Self {
+        if let Error::NotFound(text) = self.error {
+            self.error = Error::Remote(text);
+            self.status = None;
+        }
+        self
+    }
+
     pub(super) fn is(&self, status: StatusCode) -> bool {
         self.status == Some(status)
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use base64::{Engine, engine::general_purpose::STANDARD};
-use ureq::http::{Method, Uri};
+use ureq::http::{Method, StatusCode, Uri};
 
 use super::{
     Shared,
@@ -42,29 +42,42 @@ impl Host {
         credentials: &Credentials,
     ) -> Attempt<Token> {
         self.check_target(realm, "the token server")?;
-        let scope_texts: Vec<String> = scopes.iter().map(Scope::text).collect();
-        let mut query: Vec<String> = service.iter().map(|s| format!("service={}", encode(s))).collect();
-        let mut answer = if let Credentials::Identity(identity) = credentials {
-            query.push(format!("scope={}", encode(&scope_texts.join(" "))));
-            query.push(format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(identity)));
-            let form = query.join("&");
-            retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes())))?
-        } else {
-            query.extend(scope_texts.iter().map(|s| format!("scope={}", encode(s))));
-            let joint = if realm.query().is_some() { '&' } else { '?' };
-            let url = parse(&format!("{realm}{joint}{}", query.join("&")))?;
-            let header = match credentials {
-                Credentials::Basic { username, password } => Some(basic(username, password)),
-                _ => None,
-            };
-            retry(&shared.settings, || self.ask_token(shared, url.clone(), header.as_deref(), None))?
+        let scopes_text: Vec<String> = scopes.iter().map(Scope::text).collect();
+        let service = service.map(|s| format!("service={}", encode(s)));
+        let exchanged = match credentials {
+            Credentials::Identity { token, .. } => {
+                let scope = format!("scope={}", encode(&scopes_text.join(" ")));
+                let grant = format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(token));
+                let form = service.iter().cloned().chain([scope, grant]).collect::<Vec<_>>().join("&");
+                Some(retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes()))))
+            }
+            _ => None,
         };
+        let answer = match exchanged {
+            Some(Ok(answer)) => Ok(answer),
+            // Not all token servers exchange identity tokens (the specification's own fallback).
+            Some(Err(failure))
+                if !matches!(failure.status, Some(StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)) =>
+            {
+                Err(failure)
+            }
+            _ => {
+                let scopes = scopes_text.iter().map(|s| format!("scope={}", encode(s)));
+                let query = service.into_iter().chain(scopes).collect::<Vec<_>>().join("&");
+                let joint = if realm.query().is_some() { '&' } else { '?' };
+                let url = parse(&format!("{realm}{joint}{query}"))?;
+                let header = credentials.password().map(basic);
+                retry(&shared.settings, || self.ask_token(shared, url.clone(), header.as_deref(), None))
+            }
+        };
+        let mut answer = answer.map_err(Failure::on_the_way)?;
         let bytes = answer.read_all(MAX_TOKEN_ANSWER, "the token")?;
         let broken = || {
             Failure::lasting(Error::Remote(format!("{} {}: no token in the answer", answer.method, shown(&answer.url))))
         };
         let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|_| broken())?;
-        let text = ["token", "access_token"].iter().find_map(|k| json.get(k)?.as_str().filter(|t| !t.is_empty()));
+        // Where they differ, the specification leaves the choice: docker's client and the reference take this one.
+        let text = ["access_token", "token"].iter().find_map(|k| json.get(k)?.as_str().filter(|t| !t.is_empty()));
         let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
         let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
         // A life shorter than the margin still serves once.
@@ -113,7 +126,8 @@ fn may_see(origin: &Uri, url: &Uri) -> bool {
     same_authority(url, server, scheme) && (scheme != "https" || url.scheme_str() == Some(scheme))
 }
 
-pub(super) fn basic(username: &str, password: &str) -> String {
+/// The header for a user and a password.
+pub(super) fn basic((username, password): (&str, &str)) -> String {
     format!("Basic {}", STANDARD.encode(format!("{username}:{password}")))
 }
 

@@ -294,3 +294,46 @@ fn a_location_with_the_usual_port_keeps_the_credentials() {
         assert_eq!(sent.is_ok(), ours, "{registry} {location}: {sent:?}");
     }
 }
+
+/// A registry that wants tokens, and its token server's answers to POST and to GET.
+fn with_token_server(behind: &str, post: Reply, get: Reply) -> FaultServer {
+    let host = Arc::new(Mutex::new(String::new()));
+    let address = host.clone();
+    let server = FaultServer::start(behind, move |seen| match (seen.path.as_str(), seen.method.as_str()) {
+        (path, "POST") if path.starts_with("/token") => post.clone(),
+        (path, _) if path.starts_with("/token") => get.clone(),
+        _ if seen.header("authorization") == Some("Bearer good") => Reply::Forward,
+        _ => {
+            let challenge = format!("Bearer realm=\"http://{}/token\"", address.lock().unwrap());
+            Reply::Answer(401, vec![("WWW-Authenticate", challenge)], Vec::new())
+        }
+    });
+    *host.lock().unwrap() = server.host();
+    server
+}
+
+#[test]
+fn what_a_token_server_may_answer() {
+    let behind = RegistryServer::plain();
+    push(&client(), &name(&behind.host(), "app:v1"), &[noise(12, 10)]);
+    let answer = |body: &str| Reply::Answer(200, Vec::new(), body.as_bytes().to_vec());
+    let good = answer(r#"{"token": "good"}"#);
+    let none = Reply::status(404);
+    for (what, header, post, get, found) in [
+        ("the name of OAuth counts", BASIC, none.clone(), answer(r#"{"token": "x", "access_token": "good"}"#), true),
+        ("an empty one does not", BASIC, none.clone(), answer(r#"{"token": "good", "access_token": ""}"#), true),
+        ("tokens are not exchanged", "X-Identity id", none.clone(), good.clone(), true),
+        ("POST is unknown", "X-Identity id", Reply::status(405), good.clone(), true),
+        ("the exchange is refused", "X-Identity id", Reply::status(401), good, false),
+        ("there is no token server", BASIC, none.clone(), none.clone(), false),
+        ("nor one for strangers", "", none.clone(), none, false),
+    ] {
+        let server = with_token_server(&behind.host(), post, get);
+        let keys = if header.is_empty() { image::Keychain::default() } else { keychain(&server.host(), header) };
+        let registry = Registry::with_settings(keys, Vec::new(), settings());
+        match registry.find(&name(&server.host(), "app:v1")) {
+            Ok(image) => assert!(found && image.is_some(), "{what}: not found"),
+            Err(error) => assert!(!found && error.to_string().contains("/token: 40"), "{what}: {error}"),
+        }
+    }
+}
