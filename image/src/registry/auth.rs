@@ -10,7 +10,7 @@ use super::{
     failure::{Attempt, Failure},
     http::{Answer, Body, Patience, Request},
     lock, retry,
-    token::{Token, basic},
+    token::{Token, Wanted, basic},
     url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, same_authority, shown, with_scheme},
 };
 use crate::{Error, keychain::Credentials};
@@ -29,6 +29,15 @@ impl Scope {
     pub(super) fn covers(&self, other: &Scope) -> bool {
         self.repository == other.repository && self.push >= other.push && self.delete >= other.delete
     }
+    /// Whether this scope, as registries write it, asks for no more.
+    fn includes(&self, text: &str) -> bool {
+        let own = self.text();
+        let Some((own, granted)) = own.rsplit_once(':') else { return false };
+        text.rsplit_once(':').is_some_and(|(name, actions)| {
+            name == own && actions.split(',').all(|action| granted.split(',').any(|have| have == action))
+        })
+    }
+
     pub(super) fn text(&self) -> String {
         let actions = match self {
             Self { delete: true, .. } => "push,pull,delete",
@@ -69,11 +78,14 @@ pub(super) struct Host {
     pub(super) insecure: bool,
     endpoint: std::sync::Mutex<Known>,
     tokens: std::sync::Mutex<Vec<Token>>,
+    /// Scopes that the registry asked for where tokens for those of the request did not serve.
+    learnt: std::sync::Mutex<Vec<(Vec<Scope>, String)>>,
 }
 
 impl Host {
     pub(super) fn new(name: &str, insecure: bool) -> Self {
-        Self { name: name.to_string(), insecure, endpoint: Known::Nothing.into(), tokens: Vec::new().into() }
+        let (tokens, learnt) = (Vec::new().into(), Vec::new().into());
+        Self { name: name.to_string(), insecure, endpoint: Known::Nothing.into(), tokens, learnt }
     }
 
     fn is_local(&self) -> bool {
@@ -143,7 +155,7 @@ impl Host {
         for _ in 0..MAX_REDIRECTS {
             let request = Request { method: Method::GET, url: &url, insecure: self.insecure, headers: &[], patience };
             let answer = shared.http.run(&shared.settings, &request, Body::None)?;
-            let challenge = match answer.status {
+            let mut challenge = match answer.status {
                 StatusCode::OK | StatusCode::FORBIDDEN => Challenge::None,
                 StatusCode::UNAUTHORIZED => challenge_of(&answer).unwrap_or(Challenge::None),
                 status => match answer.location().filter(|_| status.is_redirection()) {
@@ -157,6 +169,7 @@ impl Host {
                 },
             };
             answer.finish();
+            challenge.take_scopes();
             // Plain HTTP may lead to TLS.
             let encrypted = url.scheme_str() == Some("https") && same_authority(&url, &self.name, "https");
             let scheme = if encrypted { "https" } else { scheme };
@@ -178,17 +191,16 @@ impl Host {
             (Challenge::None | Challenge::Basic, credentials) => {
                 (credentials.password().map(|p| basic(p).into()), false)
             }
-            (Challenge::Bearer { realm, service }, _) => {
+            (Challenge::Bearer { realm, service, .. }, _) => {
                 let mut tokens = lock(&self.tokens);
                 tokens.retain(|t| t.until > Instant::now());
-                let fits = |t: &&Token| scopes.iter().all(|s| t.scopes.iter().any(|have| have.covers(s)));
-                if let Some(token) = tokens.iter().find(fits) {
+                let more = self.learnt(scopes);
+                if let Some(token) = tokens.iter().find(|t| t.serves(scopes, &more)) {
                     (Some(token.text.clone()), true)
                 } else {
-                    let token = {
-                        let realm = self.encrypted(parse(realm)?, endpoint.scheme);
-                        self.fetch_token(shared, &realm, service.as_deref(), scopes, &credentials)?
-                    };
+                    let realm = self.encrypted(parse(realm)?, endpoint.scheme);
+                    let wanted = Wanted { service: service.as_deref(), scopes, more: &more };
+                    let token = self.fetch_token(shared, &realm, &wanted, &credentials)?;
                     let header = Some(token.text.clone());
                     tokens.push(token);
                     (header, false)
@@ -200,14 +212,33 @@ impl Host {
 
     /// After a 401: drops the token that did not serve, and learns what is asked for now. Whether another attempt can
     /// come out differently.
-    pub(super) fn refused(&self, answer: &Answer, used: &Authorization) -> bool {
+    pub(super) fn refused(&self, answer: &Answer, used: &Authorization, scopes: &[Scope]) -> bool {
         lock(&self.tokens).retain(|t| Some(&t.text) != used.header.as_ref());
-        let Some(challenge) = challenge_of(answer) else { return false };
+        let Some(mut challenge) = challenge_of(answer) else { return false };
+        let learnt = self.learn(scopes, challenge.take_scopes());
         let mut known = lock(&self.endpoint);
         let (Known::Assumed(endpoint) | Known::Sure(endpoint)) = &*known else { return false };
         let news = used.endpoint.challenge != challenge;
         *known = Known::Sure(Endpoint { scheme: endpoint.scheme, challenge });
-        news || used.reused
+        news || used.reused || learnt
+    }
+
+    /// What the registry wants for these scopes besides them.
+    fn learnt(&self, scopes: &[Scope]) -> Vec<String> {
+        lock(&self.learnt).iter().filter(|(of, _)| of == scopes).map(|(_, text)| text.clone()).collect()
+    }
+
+    /// Whether there is one among `texts` that was not asked for yet.
+    fn learn(&self, scopes: &[Scope], texts: Vec<String>) -> bool {
+        let mut learnt = lock(&self.learnt);
+        let before = learnt.len();
+        for text in texts {
+            let known = scopes.iter().any(|scope| scope.includes(&text));
+            if !known && !learnt.iter().any(|(of, other)| of == scopes && *other == text) {
+                learnt.push((scopes.to_vec(), text));
+            }
+        }
+        learnt.len() > before
     }
 
     /// Whether this URL is the registry's own, so that credentials may go there.
@@ -246,6 +277,21 @@ impl Host {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn scopes_as_registries_write_them() {
+        let scope = Scope { repository: "team/app".to_string(), push: true, delete: false };
+        for (text, included) in [
+            ("repository:team/app:pull", true),
+            ("repository:team/app:pull,push", true),
+            ("repository:team/app:push,pull,delete", false),
+            ("repository:team/other:pull", false),
+            ("registry:catalog:*", false),
+            ("anything", false),
+        ] {
+            assert_eq!(scope.includes(text), included, "{text}");
+        }
+    }
 
     #[test]
     fn where_a_registry_may_send_us() {

@@ -9,10 +9,16 @@ use super::http::Answer;
 pub(super) enum Challenge {
     None,
     Basic,
-    Bearer { realm: String, service: Option<String> },
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
 }
 
 impl Challenge {
+    /// The scopes that the registry names, which are those of one request. What is left holds for all.
+    pub(super) fn take_scopes(&mut self) -> Vec<String> {
+        let Self::Bearer { scope, .. } = self else { return Vec::new() };
+        scope.take().unwrap_or_default().split_whitespace().map(ToString::to_string).collect()
+    }
+
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::None => "no authentication asked for",
@@ -51,7 +57,9 @@ fn challenge(scheme: &str, parameters: &[(String, String)]) -> Option<Challenge>
     let value = |name: &str| parameters.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
     match scheme {
         "basic" => Some(Challenge::Basic),
-        "bearer" => Some(Challenge::Bearer { realm: value("realm")?, service: value("service") }),
+        "bearer" => {
+            Some(Challenge::Bearer { realm: value("realm")?, service: value("service"), scope: value("scope") })
+        }
         _ => None,
     }
 }
@@ -87,9 +95,9 @@ mod tests {
 
     #[test]
     fn challenges() {
-        let bearer = |realm: &str, service: Option<&str>| Challenge::Bearer {
-            realm: realm.into(),
-            service: service.map(Into::into),
+        let bearer = |realm: &str, service: Option<&str>| {
+            let scope = realm.ends_with("?x=1").then(|| "repository:a:pull,push".to_string());
+            Challenge::Bearer { realm: realm.into(), service: service.map(Into::into), scope }
         };
         for (text, expected) in [
             ("Basic realm=\"x\"", vec![Challenge::Basic]),

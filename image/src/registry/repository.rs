@@ -116,7 +116,7 @@ impl Repository {
                 }
                 Ok(answer) => {
                     let again = answer.status == StatusCode::UNAUTHORIZED
-                        && authorization.as_ref().is_some_and(|used| self.host.refused(&answer, used));
+                        && authorization.as_ref().is_some_and(|used| self.host.refused(&answer, used, call.scopes));
                     let failure = answer.into_failure();
                     if again && first && !streamed {
                         tracing::debug!("{}; asking for a token", failure.error);

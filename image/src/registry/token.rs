@@ -27,9 +27,26 @@ const MAX_REDIRECTS: usize = 10;
 
 /// A bearer token and what it is good for.
 pub(super) struct Token {
-    pub(super) scopes: Vec<Scope>,
+    scopes: Vec<Scope>,
+    more: Vec<String>,
     pub(super) text: Arc<str>,
     pub(super) until: Instant,
+}
+
+/// What a token is wanted for.
+pub(super) struct Wanted<'a> {
+    pub(super) service: Option<&'a str>,
+    pub(super) scopes: &'a [Scope],
+    /// Scopes in the registry's own words.
+    pub(super) more: &'a [String],
+}
+
+impl Token {
+    /// Whether it is good for these scopes, and for those in the registry's own words.
+    pub(super) fn serves(&self, scopes: &[Scope], more: &[String]) -> bool {
+        scopes.iter().all(|scope| self.scopes.iter().any(|have| have.covers(scope)))
+            && more.iter().all(|text| self.more.contains(text))
+    }
 }
 
 impl Host {
@@ -37,16 +54,16 @@ impl Host {
         &self,
         shared: &Shared,
         realm: &Uri,
-        service: Option<&str>,
-        scopes: &[Scope],
+        wanted: &Wanted<'_>,
         credentials: &Credentials,
     ) -> Attempt<Token> {
         self.check_target(realm, "the token server")?;
-        let scopes_text: Vec<String> = scopes.iter().map(Scope::text).collect();
-        let service = service.map(|s| format!("service={}", encode(s)));
+        // The registry's own words first: some token servers look at the first scope only.
+        let scopes: Vec<String> = wanted.more.iter().cloned().chain(wanted.scopes.iter().map(Scope::text)).collect();
+        let service = wanted.service.map(|s| format!("service={}", encode(s)));
         let exchanged = match credentials {
             Credentials::Identity { token, .. } => {
-                let scope = format!("scope={}", encode(&scopes_text.join(" ")));
+                let scope = format!("scope={}", encode(&scopes.join(" ")));
                 let grant = format!("grant_type=refresh_token&client_id=cnb-lifecycle&refresh_token={}", encode(token));
                 let form = service.iter().cloned().chain([scope, grant]).collect::<Vec<_>>().join("&");
                 Some(retry(&shared.settings, || self.ask_token(shared, realm.clone(), None, Some(form.as_bytes()))))
@@ -62,7 +79,7 @@ impl Host {
                 Err(failure)
             }
             _ => {
-                let scopes = scopes_text.iter().map(|s| format!("scope={}", encode(s)));
+                let scopes = scopes.iter().map(|s| format!("scope={}", encode(s)));
                 let query = service.into_iter().chain(scopes).collect::<Vec<_>>().join("&");
                 let joint = if realm.query().is_some() { '&' } else { '?' };
                 let url = parse(&format!("{realm}{joint}{query}"))?;
@@ -82,7 +99,7 @@ impl Host {
         let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
         // A life shorter than the margin still serves once.
         let until = Instant::now() + life.saturating_sub(MARGIN);
-        Ok(Token { scopes: scopes.to_vec(), text, until })
+        Ok(Token { scopes: wanted.scopes.to_vec(), more: wanted.more.to_vec(), text, until })
     }
 
     fn ask_token(&self, shared: &Shared, mut url: Uri, header: Option<&str>, form: Option<&[u8]>) -> Attempt<Answer> {

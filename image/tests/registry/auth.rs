@@ -337,3 +337,34 @@ fn what_a_token_server_may_answer() {
         }
     }
 }
+
+/// Registries that keep images of others under names of theirs, say, ask for a scope of their own.
+#[test]
+fn the_scope_that_the_registry_names_is_asked_for_first() {
+    let behind = RegistryServer::plain();
+    let host = Arc::new(Mutex::new(String::new()));
+    let address = host.clone();
+    let front = FaultServer::start(&behind.host(), move |seen| {
+        if let Some(query) = seen.path.strip_prefix("/token?") {
+            let first = query.split('&').find_map(|part| part.strip_prefix("scope=")).unwrap_or_default();
+            return Reply::Answer(200, Vec::new(), json!({ "token": first }).to_string().into_bytes());
+        }
+        let action = if matches!(seen.method.as_str(), "GET" | "HEAD") { "pull" } else { "pull,push" };
+        let scope = format!("repository:proxy/app:{action}");
+        if seen.header("authorization") == Some(&format!("Bearer {scope}")) {
+            return Reply::Forward;
+        }
+        let named = if seen.path == "/v2/" { "registry:catalog:*".to_string() } else { scope };
+        let challenge = format!("Bearer realm=\"http://{}/token\",scope=\"{named}\"", address.lock().unwrap());
+        Reply::Answer(401, vec![("WWW-Authenticate", challenge)], Vec::new())
+    });
+    *host.lock().unwrap() = front.host();
+    for keys in [image::Keychain::default(), keychain(&front.host(), BASIC)] {
+        let registry = Registry::with_settings(keys, Vec::new(), settings());
+        let app = name(&front.host(), "app:v1");
+        push(&registry, &app, &[noise(13, 2 << 20), noise(14, 2 << 20)]);
+        assert!(registry.find(&app).unwrap().is_some());
+    }
+    assert!(front.count("GET", "/token") <= 6, "{:#?}", front.seen());
+    assert_eq!(front.count("GET", "catalog"), 0, "what a ping is asked for is no scope of an image");
+}
