@@ -39,8 +39,8 @@ impl Registry {
         }
     }
 
-    /// Like `find`, for an image that must be there: other failures than 400, 401, 403, 405 and 429 are given more
-    /// time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed,
+    /// Like `find`, for an image that must be there: other failures than 400, 401, 403, 405, 429 and content that is not
+    /// what it should be are given more time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed,
     /// how many there are, why, and the pause that follows. The number is that of attempts that failed.
     pub fn find_patiently(
         &self,
@@ -57,7 +57,9 @@ impl Registry {
                 (Ok(None), _) => Some(format!("{name}: not found")),
                 (Err(failure), _) => {
                     let status = failure.status.map_or(0, |s| s.as_u16());
-                    let lasting = failure.retried || matches!(status, 400 | 401 | 403 | 405 | 429);
+                    let lasting = failure.retried
+                        || matches!(status, 400 | 401 | 403 | 405 | 429)
+                        || matches!(failure.error, Error::Corrupt(_));
                     (!lasting).then(|| failure.error.to_string())
                 }
             };

@@ -14,6 +14,9 @@ pub(super) const ACCEPT: &str = "application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json";
 
+/// How the media types of layers begin.
+const LAYERS: [&str; 2] = ["application/vnd.oci.image.layer.", "application/vnd.docker.image.rootfs."];
+
 /// A manifest or index as it was read, its digest checked.
 #[derive(Clone, Debug)]
 pub(super) struct Document {
@@ -86,6 +89,25 @@ impl Manifest {
         self.media_type.as_deref().unwrap_or(&document.media_type)
     }
 
+    /// Whether it is of Docker's family, or else of OCI's; `None`: of neither. Some servers of files have no media type for
+    /// manifests, which in OCI's family may have none of their own: then those of what they name tell.
+    fn is_docker(&self, document: &Document) -> Option<bool> {
+        let media_type = self.media_type(document);
+        if media_type == manifest_type(true) {
+            return Some(true);
+        }
+        if media_type == manifest_type(false) || ["", "application/json"].contains(&media_type) {
+            return Some(false);
+        }
+        let config = self.config.as_ref().map_or("", |config| &config.media_type);
+        let layers = self.layers.iter().flatten().all(|layer| LAYERS.iter().any(|of| layer.media_type.starts_with(of)));
+        if self.media_type.is_some() || !["text/plain", "application/octet-stream"].contains(&media_type) || !layers {
+            return None;
+        }
+        let family = |name: &str| config.starts_with(&format!("application/vnd.{name}."));
+        (family("docker") || family("oci")).then(|| family("docker"))
+    }
+
     /// The entries of an index to look into, the fitting platform's image first, then nested indexes. An entry without
     /// a platform is taken for linux/amd64.
     pub(super) fn candidates(&self, architecture: &str) -> Vec<Descriptor> {
@@ -102,11 +124,9 @@ impl Manifest {
     /// The image this manifest and its config make.
     pub(super) fn into_image(self, document: &Document, name: &Reference, config: &[u8]) -> Result<Image> {
         let corrupt = |why: String| Error::Corrupt(format!("image {name}: {why}"));
-        let docker = match self.media_type(document) {
-            docker if docker == manifest_type(true) => true,
-            oci if oci == manifest_type(false) || ["", "application/json"].contains(&oci) => false,
-            other => return Err(corrupt(format!("manifests of media type {other} are not supported"))),
-        };
+        let docker = self.is_docker(document).ok_or_else(|| {
+            corrupt(format!("manifests of media type {} are not supported", self.media_type(document)))
+        })?;
         let config = Config::parse(config).map_err(|e| corrupt(format!("config: {e}")))?;
         let blobs = self.layers.unwrap_or_default();
         if blobs.len() != config.diff_ids.len() {
@@ -141,5 +161,48 @@ pub(super) fn host_architecture() -> &'static str {
         "x86" => "386",
         "powerpc64" if cfg!(target_endian = "little") => "ppc64le",
         other => other,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_of_manifests() {
+        let (docker, oci) = (manifest_type(true), manifest_type(false));
+        let files = "application/octet-stream";
+        let oci_layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+        let docker_layer = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+        let oci_config = "application/vnd.oci.image.config.v1+json";
+        let docker_config = "application/vnd.docker.container.image.v1+json";
+        for (own, header, config, layer, expected) in [
+            (Some(oci), docker, docker_config, docker_layer, Some(false)),
+            (Some(docker), files, oci_config, oci_layer, Some(true)),
+            (None, docker, docker_config, docker_layer, Some(true)),
+            (None, "", "", "", Some(false)),
+            (None, "application/json", "", "", Some(false)),
+            (None, files, oci_config, oci_layer, Some(false)),
+            (None, "text/plain", oci_config, oci_layer, Some(false)),
+            (None, files, docker_config, docker_layer, Some(true)),
+            (None, files, oci_config, "application/vnd.acme.chart", None),
+            (None, files, "application/vnd.acme.config+json", oci_layer, None),
+            (None, "application/vnd.docker.distribution.manifest.v1+prettyjws", oci_config, oci_layer, None),
+            (None, "text/html", oci_config, oci_layer, None),
+            (Some("application/vnd.acme+json"), files, oci_config, oci_layer, None),
+        ] {
+            let digest = Digest::of(b"");
+            let mut json = serde_json::json!({
+                "config": { "mediaType": config, "digest": digest, "size": 0 },
+                "layers": [{ "mediaType": layer, "digest": digest, "size": 0 }],
+            });
+            if let Some(own) = own {
+                json["mediaType"] = own.into();
+            }
+            let document = Document { media_type: header.into(), bytes: json.to_string().into_bytes().into(), digest };
+            let manifest = document.parse("x").unwrap();
+            assert_eq!(manifest.is_docker(&document), expected, "{own:?} {header} {config} {layer}");
+        }
     }
 }

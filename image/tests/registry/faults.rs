@@ -233,6 +233,13 @@ fn an_image_that_must_be_there_is_given_time_to_appear() {
     let result = client().find_patiently(&name(&denied.host(), "app:v1"), &mut |_, _, why, _| panic!("{why}"));
     assert!(matches!(result.unwrap_err(), Error::Unauthorized(_)));
 
+    // What is wrong with an image does not pass.
+    let wrong = FaultServer::start(&behind.host(), |seen| {
+        if seen.path.contains("/manifests/") { Reply::Answer(200, Vec::new(), b"{}".to_vec()) } else { Reply::Forward }
+    });
+    let result = client().find_patiently(&name(&wrong.host(), "app:v1"), &mut |_, _, why, _| panic!("{why}"));
+    assert!(matches!(result.unwrap_err(), Error::Corrupt(_)));
+
     // What was tried again and again is not tried again as often as that.
     let ill = FaultServer::start(&behind.host(), |seen| {
         if seen.path.contains("/manifests/") { Reply::status(503) } else { Reply::Forward }
@@ -275,4 +282,26 @@ fn a_registry_that_fails_at_a_mount_is_sent_the_blob() {
     registry.ensure_blob(&app, &blob(&base, &layer)).unwrap();
     assert!(read_all(&client(), &app, &blob(&app, &layer)).unwrap() == layer);
     assert_eq!(server.count("POST", "mount="), 1);
+}
+
+/// Files that are served as they are, without a media type for manifests.
+#[test]
+fn an_image_is_known_by_what_its_manifest_names() {
+    let behind = RegistryServer::plain();
+    let app = name(&behind.host(), "app:v1");
+    let manifest = push(&client(), &app, &[noise(6, 10)]);
+    let mut manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+    manifest.as_object_mut().unwrap().remove("mediaType");
+    let bytes = manifest.to_string().into_bytes();
+    for (content_type, found) in
+        [("text/plain; charset=utf-8", true), ("application/octet-stream", true), ("x/y", false)]
+    {
+        let bytes = bytes.clone();
+        let front = FaultServer::start(&behind.host(), move |seen| {
+            let served = Reply::Answer(200, vec![("Content-Type", content_type.to_string())], bytes.clone());
+            if seen.path.contains("/manifests/") { served } else { Reply::Forward }
+        });
+        let image = client().find(&name(&front.host(), "app:v1"));
+        assert_eq!(image.as_ref().is_ok_and(|image| image.as_ref().is_some_and(|i| !i.docker)), found, "{image:?}");
+    }
 }
