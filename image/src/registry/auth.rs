@@ -1,6 +1,10 @@
 //! Which scheme a registry speaks, how it wants us to authenticate, and its tokens.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    net::IpAddr,
+    sync::{Arc, atomic::AtomicBool},
+    time::Instant,
+};
 
 use ureq::http::{Method, StatusCode, Uri};
 
@@ -80,12 +84,23 @@ pub(super) struct Host {
     tokens: std::sync::Mutex<Vec<Token>>,
     /// Scopes that the registry asked for where tokens for those of the request did not serve.
     learnt: std::sync::Mutex<Vec<(Vec<Scope>, String)>>,
+    /// It takes no content whose length it is not told before.
+    pub(super) wants_lengths: AtomicBool,
+    /// It takes no content with the request that finishes an upload.
+    pub(super) patches_only: AtomicBool,
 }
 
 impl Host {
     pub(super) fn new(name: &str, insecure: bool) -> Self {
-        let (tokens, learnt) = (Vec::new().into(), Vec::new().into());
-        Self { name: name.to_string(), insecure, endpoint: Known::Nothing.into(), tokens, learnt }
+        Self {
+            name: name.to_string(),
+            insecure,
+            endpoint: Known::Nothing.into(),
+            tokens: Vec::new().into(),
+            learnt: Vec::new().into(),
+            wants_lengths: false.into(),
+            patches_only: false.into(),
+        }
     }
 
     fn is_local(&self) -> bool {

@@ -1,6 +1,9 @@
 //! Blobs on their way out.
 
-use std::io::{self, Read};
+use std::{
+    io::{self, Read},
+    sync::atomic::Ordering,
+};
 
 use ureq::http::{Method, StatusCode, Uri, header};
 
@@ -38,6 +41,10 @@ struct Progress {
     partial: Option<Partial>,
     /// That of an attempt that came to the end of its content.
     digest: Option<Digest>,
+    /// Bytes of the whole content, where the registry wants to know before.
+    size: Option<u64>,
+    /// The registry may want to know, by the last answer.
+    measure: bool,
 }
 
 /// An upload that broke off, and how far it came.
@@ -55,6 +62,13 @@ impl Repository {
         let mut progress = Progress::default();
         retry(&self.shared.settings, || {
             let mut blob = open().map_err(Failure::lasting)?;
+            if progress.size.is_none() && (progress.measure || self.host.wants_lengths.load(Ordering::Relaxed)) {
+                // It is made twice rather than kept: it may be larger than memory and what there is of a disk.
+                io::copy(&mut blob, &mut io::sink()).map_err(|e| Failure::lasting(content_error(e)))?;
+                progress.size = Some(self.finish(blob.as_mut(), &mut progress)?.1);
+                drop(blob);
+                blob = open().map_err(Failure::lasting)?;
+            }
             let mut start = Vec::new();
             (&mut blob).take(SMALL).read_to_end(&mut start).map_err(|e| Failure::lasting(content_error(e)))?;
             let (digest, size) = if (start.len() as u64) < SMALL {
@@ -99,32 +113,36 @@ impl Repository {
             let text = format!("{}: the registry claims to have more of the blob than there is", self.context());
             return Err(Failure::temporary(Error::Remote(text)));
         }
-        let call = Call {
-            method: Method::PATCH,
-            url: session.clone(),
-            headers: &[OCTETS],
-            scopes: &[self.push()],
-            patience: Patience::Long,
+        let length = progress.size.map(|size| size.saturating_sub(offset));
+        let session = match self.patch(&session, &mut Body::Stream { content: &mut content, length }) {
+            Ok(session) => session,
+            Err(failure) => return Err(self.interrupted(failure, session, offset, progress)),
         };
-        let answer = match self.call_once(&call, &mut Body::Stream { content: &mut content, length: None }) {
-            Ok(answer) => answer,
-            Err(mut failure) => {
-                if let Some(session) = failure.moved.take() {
-                    progress.partial = Some(Partial { session: *session, offset });
-                    return Err(failure);
-                }
-                // A resumed upload that fails is not resumed again, nor is one that the registry refused.
-                if failure.temporary && failure.status.is_none() && offset == 0 {
-                    progress.partial = self.received(session);
-                }
-                return Err(Self::restartable(failure, offset));
-            }
-        };
-        let session = answer.location().unwrap_or(session);
-        answer.finish();
+        // What is sent with its length is not read beyond it.
+        io::copy(&mut content, &mut io::sink()).map_err(|e| Failure::lasting(content_error(e)))?;
         let (digest, size) = self.finish(blob, progress)?;
         self.commit(&session, &digest).map_err(|failure| Self::restartable(failure, offset))?;
         Ok((digest, size))
+    }
+
+    /// Why the content did not arrive, and in `progress` what another attempt has to know.
+    fn interrupted(&self, mut failure: Failure, session: Uri, offset: u64, progress: &mut Progress) -> Failure {
+        if let Some(session) = failure.moved.take() {
+            progress.partial = Some(Partial { session: *session, offset });
+            return failure;
+        }
+        let status = failure.status.map_or(0, |status| status.as_u16());
+        if progress.size.is_none() && matches!(status, 400 | 411 | 501) {
+            // The length is what may have been missing, and in two of the cases it is nothing else.
+            self.host.wants_lengths.fetch_or(status != 400, Ordering::Relaxed);
+            progress.measure = true;
+            return Failure { temporary: true, ..failure };
+        }
+        // A resumed upload that fails is not resumed again, nor is one that the registry refused.
+        if failure.temporary && failure.status.is_none() && offset == 0 {
+            progress.partial = self.received(session);
+        }
+        Self::restartable(failure, offset)
     }
 
     /// What went wrong with a resumed upload may go right from the start; so may an upload the registry lost.
@@ -157,7 +175,7 @@ impl Repository {
         }
         retry(&self.shared.settings, || {
             if let Started::Session(session) = self.start(&[self.push()], None)? {
-                self.put(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| Self::restartable(f, 0))?;
+                self.put_content(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| Self::restartable(f, 0))?;
             }
             Ok(())
         })?;
@@ -239,7 +257,7 @@ impl Repository {
                 (Box::new(BlobReader::open(&Self::new(&self.shared, reference), blob)?), blob.size)
             }
         };
-        self.put(session, &blob.digest, &mut Body::Stream { content: &mut content, length: Some(size) })
+        self.put_content(session, &blob.digest, &mut Body::Stream { content: &mut content, length: Some(size) })
     }
 
     /// Begins an upload, or asks for a mount.
@@ -267,7 +285,33 @@ impl Repository {
         Ok(Started::Session(session))
     }
 
-    /// Sends the whole blob and finishes the upload.
+    /// Sends the whole blob and finishes the upload: in one request, but to registries that know no such request.
+    fn put_content(&self, session: &Uri, digest: &Digest, body: &mut Body<'_>) -> Attempt<()> {
+        if self.host.patches_only.load(Ordering::Relaxed) {
+            let session = self.patch(session, body)?;
+            return self.commit(&session, digest);
+        }
+        self.put(session, digest, body).map_err(|failure| {
+            let status = failure.status.map_or(0, |status| status.as_u16());
+            // An upload that the registry forgot has a code.
+            let unknown = matches!(status, 405 | 501) || status == 404 && failure.codes.is_empty();
+            self.host.patches_only.fetch_or(unknown, Ordering::Relaxed);
+            Failure { temporary: failure.temporary || unknown, ..failure }
+        })
+    }
+
+    /// Sends content that the upload is not finished with; where it is to be finished.
+    fn patch(&self, session: &Uri, body: &mut Body<'_>) -> Attempt<Uri> {
+        let url = session.clone();
+        let call =
+            Call { method: Method::PATCH, url, headers: &[OCTETS], scopes: &[self.push()], patience: Patience::Long };
+        let answer = self.call_once(&call, body)?;
+        let session = answer.location().unwrap_or_else(|| session.clone());
+        answer.finish();
+        Ok(session)
+    }
+
+    /// A request that finishes the upload, with the whole blob or nothing.
     fn put(&self, session: &Uri, digest: &Digest, body: &mut Body<'_>) -> Attempt<()> {
         // A place that the registry sent us on to has it already.
         let told = session.query().is_some_and(|query| query.split('&').any(|part| part.starts_with("digest=")));

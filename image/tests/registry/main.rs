@@ -7,6 +7,7 @@ mod moved;
 mod plain;
 mod sessions;
 mod tls;
+mod uploads;
 
 use std::{
     io::{self, Read},
