@@ -101,6 +101,15 @@ fn answer_within(child: &mut Child, server: &str, limit: Duration) -> Option<Vec
     receive.recv_timeout(limit).ok()
 }
 
+/// Makes a script to be run. Another process writes it: a file that we have open for writing may still be so in a child
+/// that another test is just making, and then it cannot be run.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(super) fn write_script(path: &std::path::Path, text: &str) {
+    let make = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
+    assert!(Command::new("sh").args(["-c", make]).arg(path).arg(text).status().unwrap().success());
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -109,8 +118,7 @@ mod tests {
     fn script(text: &str) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker-credential-test");
-        std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        write_script(&path, text);
         (dir, path)
     }
 

@@ -55,8 +55,6 @@ fn is_google(host: &str) -> bool {
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
 
     #[test]
@@ -84,8 +82,7 @@ mod tests {
     fn the_helper_is_run_unless_it_is_forbidden() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("docker-credential-ecr-login");
-        std::fs::write(&path, "#!/bin/sh\necho '{\"Username\":\"AWS\",\"Secret\":\"s\"}'\n").unwrap();
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        helper::write_script(&path, r#"echo '{"Username":"AWS","Secret":"s"}'"#);
         for (skip, found) in [(None, true), (Some("false"), true), (Some("true"), false)] {
             let env = |name: &str| match name {
                 "PATH" => Some(format!("{}:/bin", dir.path().display())),
