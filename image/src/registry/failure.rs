@@ -120,6 +120,13 @@ fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
              certificate by SSL_CERT_FILE or SSL_CERT_DIR"
         );
     }
+    if text.contains("CaUsedAsEndEntity") {
+        let host = bare_host(request.url);
+        return format!(
+            "{text}: the certificate of {host} is that of an authority; to trust it, give that certificate itself by \
+             SSL_CERT_FILE or SSL_CERT_DIR"
+        );
+    }
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "the connection was closed before the answer was complete".to_string(),
         _ => text,

@@ -15,7 +15,7 @@ use ureq::{
 use super::{
     Settings, absolute,
     failure::{Attempt, Failure, content_error, transport_failure},
-    lock, trust,
+    lock, tls, trust,
     url::{resolve, shown},
 };
 use crate::Error;
@@ -171,20 +171,30 @@ impl Http {
         if https && !request.insecure {
             roots.extend(self.authorities.get_or_init(trust::authorities).iter().cloned());
         }
-        let tls = TlsConfig::builder()
-            .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .disable_verification(request.insecure)
-            .root_certs(RootCerts::Specific(Arc::new(roots)))
-            .build();
-        let connections = connections(settings, tls, proxy, https);
+        let trusted = (https && !request.insecure).then(|| Arc::new(roots));
+        let connections = connections(settings, request, trusted, proxy)
+            .map_err(|e| Failure::lasting(Error::Remote(format!("{} {}: {e}", request.method, shown(url)))))?;
         Ok(lock(&self.agents).entry(key).or_insert(connections).clone())
     }
 }
 
-/// Where plain HTTP goes through a plain proxy, the proxy is who answers; else it makes a tunnel.
-fn connections(settings: &Settings, tls: TlsConfig, proxy: Option<Proxy>, https: bool) -> Connections {
+/// Where plain HTTP goes through a plain proxy, the proxy is who answers; else it makes a tunnel. Without `trusted`
+/// certificates there is no TLS, or any certificate will do.
+fn connections(
+    settings: &Settings,
+    request: &Request<'_>,
+    trusted: Option<Arc<Vec<Certificate<'static>>>>,
+    proxy: Option<Proxy>,
+) -> Result<Connections, rustls::Error> {
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .disable_verification(request.insecure)
+        .root_certs(RootCerts::Specific(Arc::default()))
+        .build();
     let (tunnel, answers) = match proxy {
-        Some(proxy) if !https && proxy.protocol() == ProxyProtocol::Http => (None, Some(proxy)),
+        Some(proxy) if request.url.scheme_str() != Some("https") && proxy.protocol() == ProxyProtocol::Http => {
+            (None, Some(proxy))
+        }
         other => (other, None),
     };
     let config = Agent::config_builder()
@@ -202,10 +212,13 @@ fn connections(settings: &Settings, tls: TlsConfig, proxy: Option<Proxy>, https:
         .max_idle_connections_per_host(16)
         .max_idle_connections(32)
         .build();
-    match answers {
-        Some(proxy) => Connections { agent: absolute::agent(config, &proxy), user: absolute::authorization(&proxy) },
-        None => Connections { agent: config.into(), user: None },
-    }
+    let user = answers.as_ref().and_then(absolute::authorization);
+    let agent = match (answers, trusted) {
+        (Some(proxy), _) => absolute::agent(config, &proxy),
+        (None, Some(trusted)) => tls::agent(config, trusted)?,
+        (None, None) => config.into(),
+    };
+    Ok(Connections { agent, user })
 }
 
 fn deliver(

@@ -148,7 +148,7 @@ fn label(key: &[u8]) -> Option<&'static str> {
 }
 
 /// Tag and content of the DER element at the beginning, and what follows it.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = bytes.split_first()?;
     let (&first, rest) = rest.split_first()?;
     let (length, rest) = if first < 0x80 {

@@ -26,6 +26,7 @@ mod raw;
 mod repository;
 mod sessions;
 mod settings;
+mod tls;
 mod token;
 mod trust;
 mod upload;

@@ -46,9 +46,11 @@ fn authorities_come_from_file_or_directory_or_do_not_count() {
     let empty = tempfile::tempdir().unwrap();
     let file = server.authority().display().to_string();
     let directories = format!("{}:{}", empty.path().display(), dir.path().display());
+    let own = server.authority().with_file_name("server.pem").display().to_string();
     for (what, vars, works) in [
         ("SSL_CERT_FILE", vec![("SSL_CERT_FILE", file)], true),
         ("SSL_CERT_DIR", vec![("SSL_CERT_DIR", directories)], true),
+        ("the server's certificate", vec![("SSL_CERT_FILE", own)], true),
         ("insecure", vec![("TEST_INSECURE", host.clone())], true),
         ("a prefix of another registry", vec![("TEST_INSECURE", format!("{host}0"))], false),
         ("nothing", vec![], false),
