@@ -175,7 +175,7 @@ impl Host {
                 StatusCode::UNAUTHORIZED => challenge_of(&answer).unwrap_or(Challenge::None),
                 status => match answer.location().filter(|_| status.is_redirection()) {
                     Some(next) => {
-                        self.check_target(&next, "the place to ask instead")?;
+                        let next = self.next_to_ask(&url, next, scheme)?;
                         answer.finish();
                         url = next;
                         continue;
@@ -192,6 +192,16 @@ impl Host {
             return Ok(Endpoint { scheme, challenge });
         }
         Err(Failure::lasting(Error::Remote(format!("GET {}: too many redirects", shown(&url)))))
+    }
+
+    /// Where a ping is sent on to. Never in the clear where it was not before: its answer decides where credentials go.
+    fn next_to_ask(&self, from: &Uri, next: Uri, scheme: &str) -> Attempt<Uri> {
+        let next = self.encrypted(next, scheme);
+        self.check_target(&next, "the place to ask instead")?;
+        if from.scheme_str() == Some("https") && next.scheme_str() != Some("https") && !self.insecure {
+            return Err(Failure::lasting(Error::Remote(format!("GET {}: redirected to plain http", shown(from)))));
+        }
+        Ok(next)
     }
 
     /// The header for a request to this registry.
@@ -305,6 +315,44 @@ mod tests {
             ("anything", false),
         ] {
             assert_eq!(scope.includes(text), included, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_ping_is_not_sent_on_in_the_clear() {
+        for (registry, insecure, from, next, expected) in [
+            ("a.example", false, "https://a.example/v2/", "https://b.example/v2/", Some("https://b.example/v2/")),
+            ("a.example", false, "https://a.example/v2/", "http://a.example/v2/x", Some("https://a.example/v2/x")),
+            ("a.example", false, "https://a.example/v2/", "http://b.example/v2/", None),
+            ("10.0.0.1:5000", false, "https://10.0.0.1:5000/v2/", "http://10.0.0.2/v2/", None),
+            ("10.0.0.1:5000", true, "https://10.0.0.1:5000/v2/", "http://10.0.0.2/v2/", Some("http://10.0.0.2/v2/")),
+            ("localhost:1", false, "http://localhost:1/v2/", "http://localhost:2/v2/", Some("http://localhost:2/v2/")),
+            (
+                "localhost:1",
+                false,
+                "http://localhost:1/v2/",
+                "https://localhost:1/v2/",
+                Some("https://localhost:1/v2/"),
+            ),
+        ] {
+            let from: Uri = from.parse().unwrap();
+            let scheme = from.scheme_str().unwrap();
+            let found = Host::new(registry, insecure).next_to_ask(&from, next.parse().unwrap(), scheme);
+            assert_eq!(found.ok().map(|url| url.to_string()).as_deref(), expected, "{registry} {from} {next}");
+        }
+    }
+
+    #[test]
+    fn nothing_goes_in_the_clear_to_a_registry_that_speaks_tls() {
+        let host = Host::new("a.example", false);
+        for (url, scheme, expected) in [
+            ("http://a.example/token?x=1", "https", "https://a.example/token?x=1"),
+            ("http://A.example/token", "https", "https://A.example/token"),
+            ("http://a.example/token", "http", "http://a.example/token"),
+            ("http://b.example/token", "https", "http://b.example/token"),
+            ("https://a.example/token", "https", "https://a.example/token"),
+        ] {
+            assert_eq!(host.encrypted(url.parse().unwrap(), scheme).to_string(), expected, "{url}");
         }
     }
 
