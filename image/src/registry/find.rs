@@ -40,8 +40,9 @@ impl Registry {
     }
 
     /// Like `find`, for an image that must be there: other failures than 400, 401, 403, 405, 429 and content that is not
-    /// what it should be are given more time, unless they have had it already; an absent image too. `on_retry` gets the number of the attempt that failed,
-    /// how many there are, why, and the pause that follows. The number is that of attempts that failed.
+    /// what it should be are given more time, unless they have had it already; an absent image too. `on_retry` gets the
+    /// number of the attempt that failed, how many there are, why, and the pause that follows. The number is that of
+    /// attempts that failed.
     pub fn find_patiently(
         &self,
         name: &Reference,
