@@ -10,13 +10,13 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
-        transport::{Buffers, ConnectionDetails, Connector, DefaultConnector, NextTimeout, Transport},
+        transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport},
     },
 };
 
 /// An agent whose connections all lead to this proxy. `config` names no proxy.
 pub(super) fn agent(config: Config, proxy: &Proxy) -> Agent {
-    Agent::with_parts(config, DefaultConnector::new().chain(WholeUrls), ToProxy(proxy.uri().clone()))
+    Agent::with_parts(config, TcpConnector::default().chain(WholeUrls), ToProxy(proxy.uri().clone()))
 }
 
 /// The value of `proxy-authorization`, where the proxy's URL has a user.

@@ -9,13 +9,15 @@ use std::{
 use ureq::{
     Agent, Proxy, ProxyProtocol, SendBody,
     http::{self, HeaderMap, Method, StatusCode, Uri, header},
-    tls::{Certificate, RootCerts, TlsConfig},
+    tls::Certificate,
 };
 
 use super::{
     Settings, absolute,
     failure::{Attempt, Failure, content_error, transport_failure},
-    lock, tls, trust,
+    lock,
+    tls::{self, Trust},
+    trust,
     url::{resolve, shown},
 };
 use crate::Error;
@@ -171,26 +173,20 @@ impl Http {
         if https && !request.insecure {
             roots.extend(self.authorities.get_or_init(trust::authorities).iter().cloned());
         }
-        let trusted = (https && !request.insecure).then(|| Arc::new(roots));
-        let connections = connections(settings, request, trusted, proxy)
+        let trust = if request.insecure { Trust::Anyone } else { Trust::These(Arc::new(roots)) };
+        let connections = connections(settings, request, trust, proxy)
             .map_err(|e| Failure::lasting(Error::Remote(format!("{} {}: {e}", request.method, shown(url)))))?;
         Ok(lock(&self.agents).entry(key).or_insert(connections).clone())
     }
 }
 
-/// Where plain HTTP goes through a plain proxy, the proxy is who answers; else it makes a tunnel. Without `trusted`
-/// certificates there is no TLS, or any certificate will do.
+/// Where plain HTTP goes through a plain proxy, the proxy is who answers; else it makes a tunnel.
 fn connections(
     settings: &Settings,
     request: &Request<'_>,
-    trusted: Option<Arc<Vec<Certificate<'static>>>>,
+    trust: Trust,
     proxy: Option<Proxy>,
 ) -> Result<Connections, rustls::Error> {
-    let tls = TlsConfig::builder()
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .disable_verification(request.insecure)
-        .root_certs(RootCerts::Specific(Arc::default()))
-        .build();
     let (tunnel, answers) = match proxy {
         Some(proxy) if request.url.scheme_str() != Some("https") && proxy.protocol() == ProxyProtocol::Http => {
             (None, Some(proxy))
@@ -202,7 +198,6 @@ fn connections(
         .max_redirects(0)
         .max_redirects_will_error(false)
         .proxy(tunnel)
-        .tls_config(tls)
         .user_agent(settings.user_agent.clone())
         .timeout_connect(Some(settings.connect_timeout))
         .timeout_per_read(Some(settings.idle_timeout))
@@ -213,10 +208,9 @@ fn connections(
         .max_idle_connections(32)
         .build();
     let user = answers.as_ref().and_then(absolute::authorization);
-    let agent = match (answers, trusted) {
-        (Some(proxy), _) => absolute::agent(config, &proxy),
-        (None, Some(trusted)) => tls::agent(config, trusted)?,
-        (None, None) => config.into(),
+    let agent = match answers {
+        Some(proxy) => absolute::agent(config, &proxy),
+        None => tls::agent(config, trust)?,
     };
     Ok(Connections { agent, user })
 }

@@ -16,6 +16,7 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
+    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
@@ -35,19 +36,34 @@ use ureq::{
 
 use super::{issuer::element, url::bare_host};
 
-/// An agent that trusts these authorities, and servers that have one of their certificates.
-pub(super) fn agent(config: Config, trusted: Arc<Vec<Certificate<'static>>>) -> Result<Agent, rustls::Error> {
-    let tls = Tls(client_config(trusted)?);
+/// Who is trusted.
+pub(super) enum Trust {
+    /// Whoever answers: the user has said so.
+    Anyone,
+    /// These authorities, and servers that have one of their certificates.
+    These(Arc<Vec<Certificate<'static>>>),
+}
+
+/// An agent that trusts these.
+pub(super) fn agent(config: Config, trust: Trust) -> Result<Agent, rustls::Error> {
+    let tls = Tls(client_config(trust)?);
     let connector = ConnectProxyConnector::default().chain(TcpConnector::default()).chain(tls);
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
 }
 
-fn client_config(trusted: Arc<Vec<Certificate<'static>>>) -> Result<Arc<ClientConfig>, rustls::Error> {
+fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let trusted = match trust {
+        Trust::Anyone => {
+            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+            return Ok(Arc::new(config.with_no_client_auth()));
+        }
+        Trust::These(trusted) => trusted,
+    };
     let mut roots = RootCertStore::empty();
     // What is no certificate of an authority cannot sign anything, but may be the server's own.
     roots.add_parsable_certificates(trusted.iter().map(|c| CertificateDer::from(c.der())));
-    let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let config = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
         Ok(usual) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted })),
         // Where nobody is trusted, nothing is.
@@ -105,6 +121,45 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.usual.supported_verify_schemes()
+    }
+}
+
+/// Takes every certificate, of a server that has its key.
+#[derive(Debug)]
+struct Anyone(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
