@@ -25,6 +25,7 @@ mod tar_header;
 pub mod tar_reader;
 mod tar_stream;
 mod temp;
+mod unverified;
 
 pub use config::{Config, History};
 pub use daemon::Daemon;

@@ -11,16 +11,13 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme, StreamOwned,
-    client::{
-        Resumption,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, ring},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    client::Resumption,
+    crypto::ring,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, unverified::Unverified};
 
 const DEFAULT: &str = "unix:///var/run/docker.sock";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -135,6 +132,7 @@ fn tls(dir: &Path, verify: bool) -> Result<ClientConfig> {
         }
         builder.with_root_certificates(roots)
     } else {
+        // `DOCKER_TLS_VERIFY` is not set.
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
     };
     let mut config = if !dir.join("cert.pem").exists() && !dir.join("key.pem").exists() {
@@ -153,45 +151,6 @@ fn certificates(dir: &Path, name: &str) -> Result<Vec<CertificateDer<'static>>> 
     let path = dir.join(name);
     let named = |e: rustls::pki_types::pem::Error| Error::Io(format!("read {}: {e}", path.display()));
     CertificateDer::pem_file_iter(&path).map_err(named)?.collect::<std::result::Result<_, _>>().map_err(named)
-}
-
-/// Any server will do: `DOCKER_TLS_VERIFY` is not set.
-#[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> std::result::Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 /// An open connection to the daemon.

@@ -11,15 +11,13 @@ use ureq::http::{Method, StatusCode, Uri};
 use super::{
     Shared,
     challenge::{Challenge, challenge_of},
-    failure::{Attempt, Failure},
-    http::{Answer, Body, Patience, Request},
+    failure::{Attempt, Failure, stay_encrypted},
+    http::{Answer, Body, MAX_REDIRECTS, Patience, Request},
     lock, retry,
     token::{Token, Wanted, basic},
     url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, same_authority, shown, with_scheme},
 };
 use crate::{Error, keychain::Credentials};
-
-const MAX_REDIRECTS: usize = 10;
 
 /// What one repository is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -191,15 +189,15 @@ impl Host {
             tracing::debug!("{scheme}://{}: {}", self.name, challenge.name());
             return Ok(Endpoint { scheme, challenge });
         }
-        Err(Failure::lasting(Error::Remote(format!("GET {}: too many redirects", shown(&url)))))
+        Err(Failure::too_many_redirects(&Method::GET, &url))
     }
 
     /// Where a ping is sent on to. Never in the clear where it was not before: its answer decides where credentials go.
     fn next_to_ask(&self, from: &Uri, next: Uri, scheme: &str) -> Attempt<Uri> {
         let next = self.encrypted(next, scheme);
         self.check_target(&next, "the place to ask instead")?;
-        if from.scheme_str() == Some("https") && next.scheme_str() != Some("https") && !self.insecure {
-            return Err(Failure::lasting(Error::Remote(format!("GET {}: redirected to plain http", shown(from)))));
+        if !self.insecure {
+            stay_encrypted(&Method::GET, from, &next)?;
         }
         Ok(next)
     }

@@ -4,7 +4,7 @@ use std::{io, time::Duration};
 
 use ureq::{
     Agent,
-    http::{StatusCode, Uri, header},
+    http::{Method, StatusCode, Uri, header},
 };
 
 use super::{
@@ -41,6 +41,10 @@ impl Failure {
     pub(super) fn lasting(error: Error) -> Self {
         let (temporary, retried, refused) = (false, false, false);
         Self { error, temporary, retried, refused, retry_after: None, status: None, moved: None, codes: Vec::new() }
+    }
+
+    pub(super) fn too_many_redirects(method: &Method, url: &Uri) -> Self {
+        Self::lasting(Error::Remote(format!("{method} {}: too many redirects", shown(url))))
     }
 
     pub(super) fn temporary(error: Error) -> Self {
@@ -131,6 +135,15 @@ fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
         io::ErrorKind::UnexpectedEof => "the connection was closed before the answer was complete".to_string(),
         _ => text,
     }
+}
+
+/// Refuses to be sent on in the clear from where it was encrypted.
+pub(super) fn stay_encrypted(method: &Method, from: &Uri, next: &Uri) -> Attempt<()> {
+    if from.scheme_str() == Some("https") && next.scheme_str() != Some("https") {
+        let text = format!("{method} {}: redirected to plain http", shown(from));
+        return Err(Failure::lasting(Error::Remote(text)));
+    }
+    Ok(())
 }
 
 /// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the

@@ -25,6 +25,9 @@ use crate::Error;
 /// What is read of an answer that nobody wants, so that its connection serves again.
 const MAX_REST: u64 = 64 << 10;
 
+/// How often a request is sent on.
+pub(super) const MAX_REDIRECTS: usize = 10;
+
 /// Bytes that a connection receives or sends at once: a record of TLS. With two or four times as many, an export is no
 /// faster, and what is small slower: each new connection's buffers have to be cleared.
 const BUFFER: usize = 16 << 10;

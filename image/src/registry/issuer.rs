@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme,
+    ClientConfig, DigitallySignedStruct, SignatureScheme,
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
@@ -17,11 +17,11 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::DefaultResolver,
-        transport::{ConnectProxyConnector, ConnectionDetails, Connector, TcpConnector, Transport, TransportAdapter},
+        transport::{ConnectProxyConnector, ConnectionDetails, Connector, TcpConnector, Transport},
     },
 };
 
-use super::{lock, url::bare_host};
+use super::{lock, tls::handshake};
 
 /// The name of the authority that the server's certificate, or the last of its chain, is signed by. `None` where the
 /// server cannot be asked. `config` is that of the connection that failed.
@@ -57,12 +57,7 @@ impl<In: Transport> Connector<In> for AskForCertificates {
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(self.0.clone()))
             .with_no_client_auth();
-        let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?;
-        let mut connection = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
-        let mut stream = TransportAdapter::new(inner.boxed(), details.current_time.clone());
-        stream.set_timeout(details.timeout);
-        connection.complete_io(&mut stream)?;
-        Ok(None)
+        handshake(Arc::new(config), inner, details, details.timeout).map(|_| None)
     }
 }
 

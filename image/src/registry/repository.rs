@@ -7,14 +7,12 @@ use ureq::http::{Method, StatusCode, Uri};
 use super::{
     Shared,
     auth::{Authorization, Host, Scope},
-    failure::{Attempt, Failure},
-    http::{Answer, Body, Patience, Request},
+    failure::{Attempt, Failure, stay_encrypted},
+    http::{Answer, Body, MAX_REDIRECTS, Patience, Request},
     lock, manifest, retry,
     url::{parse, shown, with_scheme},
 };
 use crate::{Digest, Error, Reference};
-
-const MAX_REDIRECTS: usize = 10;
 
 /// A repository, and with it its registry's shared state.
 #[derive(Clone)]
@@ -91,7 +89,7 @@ impl Repository {
             answer.finish();
             next.url = url;
         }
-        Err(too_many_redirects(call))
+        Err(Failure::too_many_redirects(&call.method, &call.url))
     }
 
     /// One attempt, and another one where only the token was too old, or where the registry is to be spoken to in another
@@ -163,13 +161,9 @@ impl Repository {
         self.shared.http.run(&self.shared.settings, &request, part)
     }
 
-    /// Refuses to go on in the clear where it was encrypted.
+    /// Refuses to go on in the clear where it was encrypted, but for a registry that is named insecure.
     fn stay_secret(&self, call: &Call<'_>, next: &Uri) -> Attempt<()> {
-        if call.url.scheme_str() == Some("https") && next.scheme_str() != Some("https") && !self.host.insecure {
-            let text = format!("{} {}: redirected to plain http", call.method, shown(&call.url));
-            return Err(Failure::lasting(Error::Remote(text)));
-        }
-        Ok(())
+        if self.host.insecure { Ok(()) } else { stay_encrypted(&call.method, &call.url, next) }
     }
 
     /// GET or HEAD, redirects followed; the credentials stay with the registry.
@@ -189,7 +183,7 @@ impl Repository {
             answer.finish();
             next.url = url;
         }
-        Err(too_many_redirects(call))
+        Err(Failure::too_many_redirects(&call.method, &call.url))
     }
 
     /// Whether the repository has the blob.
@@ -284,11 +278,6 @@ fn is_good(call: &Call<'_>, answer: &Answer) -> bool {
 /// Any redirect is an answer of GET and HEAD.
 fn may_lead_on(call: &Call<'_>) -> bool {
     matches!(call.method, Method::GET | Method::HEAD)
-}
-
-fn too_many_redirects(call: &Call<'_>) -> Failure {
-    let text = format!("{} {}: too many redirects", call.method, shown(&call.url));
-    Failure::lasting(Error::Remote(text))
 }
 
 /// A failure of a registry that answered before: a refused connection is a restart.

@@ -16,7 +16,6 @@ use rustls::{
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
         verify_server_name,
     },
-    crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
@@ -35,6 +34,7 @@ use ureq::{
 };
 
 use super::{issuer::element, url::bare_host};
+use crate::unverified::Unverified;
 
 /// Who is trusted.
 pub(super) enum Trust {
@@ -56,7 +56,7 @@ fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
     let trusted = match trust {
         Trust::Anyone => {
-            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Anyone(provider)));
+            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
             return Ok(Arc::new(config.with_no_client_auth()));
         }
         Trust::These(trusted) => trusted,
@@ -121,45 +121,6 @@ impl ServerCertVerifier for Verifier {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.usual.supported_verify_schemes()
-    }
-}
-
-/// Takes every certificate, of a server that has its key.
-#[derive(Debug)]
-struct Anyone(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anyone {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -232,14 +193,25 @@ impl<In: Transport> Connector<In> for Tls {
         if !details.needs_tls() || inner.is_tls() {
             return Ok(Some(Either::A(inner)));
         }
-        let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?;
-        let mut connection = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
-        let mut stream = TransportAdapter::new(inner.boxed(), details.current_time.clone());
-        stream.set_timeout(rest(details));
-        connection.complete_io(&mut stream)?;
+        let (connection, stream) = handshake(self.0.clone(), inner, details, rest(details))?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(Either::B(Encrypted { buffers, stream: StreamOwned::new(connection, stream) })))
     }
+}
+
+/// Agrees with the server that the URL names.
+pub(super) fn handshake(
+    config: Arc<ClientConfig>,
+    inner: impl Transport,
+    details: &ConnectionDetails<'_>,
+    timeout: NextTimeout,
+) -> Result<(ClientConnection, TransportAdapter), Error> {
+    let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?;
+    let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+    let mut stream = TransportAdapter::new(inner.boxed(), details.current_time.clone());
+    stream.set_timeout(timeout);
+    connection.complete_io(&mut stream)?;
+    Ok((connection, stream))
 }
 
 /// What is left of the time for a connection: the handshake is part of it.

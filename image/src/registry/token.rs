@@ -12,7 +12,7 @@ use super::{
     Shared,
     auth::{Host, Scope},
     failure::{Attempt, Failure},
-    http::{Answer, Body, Patience, Request},
+    http::{Answer, Body, MAX_REDIRECTS, Patience, Request},
     retry,
     url::{encode, parse, same_authority, shown},
 };
@@ -23,7 +23,6 @@ const MARGIN: Duration = Duration::from_secs(5);
 /// The life of a token where the server does not say it (distribution spec, token authentication).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
-const MAX_REDIRECTS: usize = 10;
 
 /// A bearer token and what it is good for.
 pub(super) struct Token {
@@ -132,7 +131,7 @@ impl Host {
                 None => return Err(answer.into_failure()),
             }
         }
-        Err(Failure::lasting(Error::Remote(format!("{method} {}: too many redirects", shown(&url)))))
+        Err(Failure::too_many_redirects(&method, &url))
     }
 }
 

@@ -6,14 +6,12 @@ use ureq::http::{Method, Uri, header};
 
 use super::{
     Settings,
-    failure::{Attempt, Failure, content_error},
-    http::{Body, Http, Patience, Request},
+    failure::{Attempt, Failure, content_error, stay_encrypted},
+    http::{Body, Http, MAX_REDIRECTS, Patience, Request},
     retry,
     url::{parse, shown},
 };
 use crate::{Error, Result};
-
-const MAX_REDIRECTS: usize = 10;
 
 /// What came with a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -51,18 +49,15 @@ fn attempt(http: &Http, settings: &Settings, url: &Uri, to: &Path) -> Attempt<Op
             return Ok(answer.header(header::LAST_MODIFIED).map(str::to_owned));
         }
         match answer.location().filter(|_| answer.status.is_redirection()) {
-            Some(next) if url.scheme_str() == Some("https") && next.scheme_str() != Some("https") => {
-                let text = format!("GET {}: redirected to plain http", shown(&url));
-                return Err(Failure::lasting(Error::Remote(text)));
-            }
             Some(next) => {
+                stay_encrypted(&Method::GET, &url, &next)?;
                 answer.finish();
                 url = next;
             }
             None => return Err(answer.into_failure()),
         }
     }
-    Err(Failure::lasting(Error::Remote(format!("GET {}: too many redirects", shown(&url)))))
+    Err(Failure::too_many_redirects(&Method::GET, &url))
 }
 
 /// Tells a connection that broke, which may do better the next time, from a disk that is full.
