@@ -61,7 +61,7 @@ pub(crate) fn enter(name: &str) -> &'static str {
 /// What `-log-level` and `-no-color` say, from now on.
 pub fn set(inputs: LogInputs) {
     LEVEL.store(inputs.level as u8, Ordering::Relaxed);
-    NO_COLOR.store(u8::from(inputs.no_color), Ordering::Relaxed);
+    set_colour(inputs.no_color);
 }
 
 /// What `-no-color` says, where the flags say nothing else that could be used.

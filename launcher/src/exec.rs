@@ -7,13 +7,11 @@ use std::{
     fs, io, iter,
     os::unix::{ffi::OsStrExt, fs::PermissionsExt},
     path::{Path, PathBuf},
-    process,
 };
 
-use buildpack_api::{Env, io_text};
+use buildpack_api::{Env, end_when_told, io_text};
 use nix::{
     errno::Errno,
-    libc,
     sys::signal::{SigHandler, Signal, signal},
     unistd::{AccessFlags, eaccess, execve},
 };
@@ -83,39 +81,22 @@ fn set_broken_pipe(handler: SigHandler) -> io::Result<()> {
     set_signal(Signal::SIGPIPE, handler).map(drop)
 }
 
-/// Sets what a signal does, and says what it did.
+/// Sets what a signal does, ignoring it or its default, and says what it did.
 fn set_signal(number: Signal, handler: SigHandler) -> io::Result<SigHandler> {
-    // SAFETY: neither ignoring a signal nor its default disposition runs code of ours, and our handler may run at any
-    // instant.
+    // SAFETY: neither ignoring a signal nor its default disposition runs code of ours.
     #[allow(unsafe_code)]
     Ok(unsafe { signal(number, handler) }?)
 }
 
 /// Does `act` while ended children can be waited for: who ignores their signal (a supervisor may have left it so) has none
-/// to wait for. Meanwhile a first process ends when it is told to: the kernel keeps the default action from it.
+/// to wait for. From then on a first process ends when it is told to, until it is the app.
 pub(crate) fn with_children<T>(act: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     let failed = |e: io::Error| Error::io("set what a signal does", &e);
     let before = set_signal(Signal::SIGCHLD, SigHandler::SigDfl).map_err(failed)?;
-    if process::id() == 1 {
-        for number in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-            let before = set_signal(number, SigHandler::Handler(end)).map_err(failed)?;
-            if matches!(before, SigHandler::SigIgn) {
-                set_signal(number, before).map_err(failed)?;
-            }
-        }
-    }
+    end_when_told();
     let done = act();
     set_signal(Signal::SIGCHLD, before).map_err(failed)?;
     done
-}
-
-/// With the exit code that shells give. The app, and what exec.d runs, has the default action again.
-extern "C" fn end(number: libc::c_int) {
-    // SAFETY: may be called at any instant; runs nothing of ours.
-    #[allow(unsafe_code)]
-    unsafe {
-        libc::_exit(128 + number)
-    }
 }
 
 fn c_string(text: &OsStr, what: &str) -> io::Result<CString> {
