@@ -1,76 +1,19 @@
 //! creator, from outside: from source to an image in a registry or a layout, in one call. platform.md "creator".
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy takes only functions marked as tests for tests")]
 
+mod creator_world;
 mod image_world;
 
-use std::process::Command;
-
 use acceptance::{
-    fault::{FaultServer, Reply, Seen},
     image::LayoutImage,
     run::{Outcome, PLATFORM_APIS, as_root, at_least, may_differ, run},
     tree::{
         Entry::{Bytes, Dir, File},
-        give_to, write_buildpack,
+        write_buildpack,
     },
 };
-use image_world::{RUN_FILES, World, is_root, storage};
-
-/// A user that every system has: creator looks up its home.
-const NOBODY: u32 = 65534;
-
-/// An app, the run image, and a buildpack `acme/jvm` with these scripts.
-fn with_buildpack(detect: &str, build: &str) -> World {
-    let world = World::new();
-    world.remove("layers");
-    let order = "[[order]]\n[[order.group]]\nid = \"acme/jvm\"\nversion = \"1.0.0\"\n";
-    world.write(&[("layers", Dir), ("platform/env", Dir), ("cnb/order.toml", File(order)), ("extensions", Dir)]);
-    write_buildpack(&world.path("buildpacks"), ("acme/jvm", "1.0.0", "0.10"), "", detect, build);
-    world
-}
-
-/// Layers of each kind, a process and a slice.
-const BUILD: &str = r#"for l in run cache both; do mkdir -p "$1/$l"; echo "contents of $l" >"$1/$l/file"; done
-printf '[types]\nlaunch = true\n[metadata]\nn = 1\n' >"$1/run.toml"
-printf '[types]\ncache = true\n' >"$1/cache.toml"
-printf '[types]\nlaunch = true\ncache = true\n' >"$1/both.toml"
-cat >"$1/launch.toml" <<END
-[[processes]]
-type = "web"
-command = ["cat"]
-args = ["main.txt"]
-default = true
-[[slices]]
-paths = ["static/*"]
-END
-echo said by build"#;
-
-fn creator(world: &World, api: &str, image: &str) -> Command {
-    creator_with(world, api, &[], &world.name(image))
-}
-
-/// creator with these flags, for an image of this whole name.
-fn creator_with(world: &World, api: &str, flags: &[&str], image: &str) -> Command {
-    let mut call = world.call("creator", api);
-    for (variable, path) in [
-        ("CNB_ORDER_PATH", "cnb/order.toml"),
-        ("CNB_BUILDPACKS_DIR", "buildpacks"),
-        ("CNB_EXTENSIONS_DIR", "extensions"),
-        ("CNB_PLATFORM_DIR", "platform"),
-        ("CNB_SYSTEM_PATH", "cnb/system.toml"),
-    ] {
-        call.env(variable, world.path(path));
-    }
-    if is_root() {
-        call.env("CNB_USER_ID", NOBODY.to_string()).env("CNB_GROUP_ID", NOBODY.to_string());
-        for dir in ["app", "layers", "cache", "tmp", "layout"].into_iter().filter(|dir| world.exists(dir)) {
-            give_to(&world.path(dir), NOBODY, NOBODY);
-        }
-        std::os::unix::fs::chown(world.path(""), Some(NOBODY), Some(NOBODY)).unwrap();
-    }
-    call.args(flags).arg("-launcher").arg(world.path("cnb/launcher")).arg(image);
-    call
-}
+use creator_world::{BUILD, creator, creator_with, with_buildpack};
+use image_world::{RUN_FILES, World, storage};
 
 /// How many of the layers are not in the other image.
 fn new_layers(of: &LayoutImage, other: &LayoutImage) -> usize {
@@ -349,64 +292,5 @@ fn colours_are_on_unless_told_not() {
     }
     for word in ["1", "t", "TRUE"] {
         assert!(!run(call.env("CNB_NO_COLOR", word)).exits(20).all().contains('\x1b'), "{word}");
-    }
-}
-
-/// Nothing is asked that the run knows already, or that sending would tell as well.
-#[test]
-fn a_build_costs_few_requests() {
-    if may_differ("what is asked of a registry is no part of the specification") {
-        return;
-    }
-    let world = with_buildpack("exit 0", BUILD);
-    let front = FaultServer::start(&world.host, |_| Reply::Forward);
-    let image = format!("{}/app", front.host());
-    let run_image = format!("{}/run", front.host());
-    let build = || {
-        let before = front.seen().len();
-        run(&mut creator_with(&world, "0.12", &["-run-image", &run_image], &image)).ok();
-        front.seen().split_off(before)
-    };
-    let first = build();
-    world.remove("layers");
-    world.write(&[("layers", Dir)]);
-    let second = build();
-    let count = |of: &[Seen], method: &str, part: &str| of.iter().filter(|seen| seen.is(method, part)).count();
-    for seen in [&first, &second] {
-        assert!(seen.iter().filter(|s| s.path == "/v2/").count() <= 1, "{seen:#?}");
-        assert_eq!(count(seen, "GET", "/v2/run/manifests/latest"), 1, "{seen:#?}");
-        assert_eq!(count(seen, "GET", "/v2/app/manifests/latest"), 1, "{seen:#?}");
-    }
-    assert_eq!(count(&first, "HEAD", ""), 0, "all of it is small or to be mounted: {first:#?}");
-    let (uploads, mounts) = (count(&first, "PUT", "/blobs/uploads/"), count(&first, "POST", "mount="));
-    assert_eq!(count(&first, "POST", ""), 1 + uploads + mounts, "one to see whether we may: {first:#?}");
-    assert!(mounts > 0, "{first:#?}");
-    assert_eq!(count(&first, "PUT", "/v2/app/manifests/latest"), 1, "{first:#?}");
-    assert_eq!((count(&second, "POST", ""), count(&second, "PUT", "")), (1, 0), "nothing changed: {second:#?}");
-    assert_eq!(count(&second, "HEAD", "/v2/app/manifests/latest"), 1, "{second:#?}");
-}
-
-/// Whether its buildpack keeps the layer or makes it anew, the cache has it or not.
-#[test]
-fn a_layer_that_the_registry_lost_is_made_again() {
-    let world = with_buildpack("exit 0", BUILD);
-    let build = || {
-        world.remove("layers");
-        world.write(&[("layers", Dir)]);
-        run(&mut creator(&world, "0.12", "app")).ok()
-    };
-    build();
-    let of_base = world.image("run:latest").diff_ids().len();
-    let descriptors = world.image("app:latest").manifest["layers"].as_array().unwrap().clone();
-    for descriptor in &descriptors[of_base..] {
-        let digest = descriptor["digest"].as_str().unwrap();
-        storage::lose(&world.registry.storage(), digest);
-        assert!(!storage::is_whole(&world.registry.storage(), "app:latest"));
-        let outcome = build();
-        let uploads = storage::open_uploads(&world.registry.storage(), "app");
-        assert!(uploads == 0 || may_differ("it waits for no cancellation"), "{digest}: {uploads}");
-        assert!(storage::is_whole(&world.registry.storage(), "app:latest"), "{digest}: {}", outcome.all());
-        let again = world.image("app:latest").manifest["layers"].as_array().unwrap().clone();
-        assert_eq!(again, descriptors, "{digest}");
     }
 }

@@ -5,6 +5,7 @@
 //! known in `fields`. The streams are the same; what buildpacks write themselves stays as it is.
 
 use std::{
+    cell::RefCell,
     fmt::{self, Write as _},
     io::Write as _,
     sync::{
@@ -27,6 +28,18 @@ static NO_COLOR: AtomicU8 = AtomicU8::new(0);
 static JSON: AtomicBool = AtomicBool::new(false);
 /// The phase under way.
 static PHASE: Mutex<&str> = Mutex::new("");
+thread_local! {
+    /// What this thread keeps to itself, where it does.
+    static HELD: RefCell<Option<Held>> = const { RefCell::new(None) };
+}
+
+/// Lines that wait for what has to stand above them.
+#[derive(Debug, Default)]
+pub struct Held {
+    /// The phase they are of, if it is another than that under way.
+    phase: Option<&'static str>,
+    lines: Vec<(LogLevel, String)>,
+}
 
 /// Makes the events of this process, called `name`, log lines.
 pub fn start(name: &str, flags: &Flags) {
@@ -54,8 +67,42 @@ pub(crate) fn enter(name: &str) -> &'static str {
         "rebaser" => "rebase",
         _ => "create",
     };
-    *PHASE.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    let is_held = held(|held| held.phase = Some(phase)).is_some();
+    if !is_held {
+        *PHASE.lock().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
     phase
+}
+
+/// Keeps what `act` logs on this thread, and which phase it is of, until [`Held::print`].
+pub fn hold<T>(act: impl FnOnce() -> T) -> (T, Held) {
+    HELD.set(Some(Held::default()));
+    let done = act();
+    (done, HELD.take().unwrap_or_default())
+}
+
+fn held<T>(act: impl FnOnce(&mut Held) -> T) -> Option<T> {
+    HELD.with_borrow_mut(|held| held.as_mut().map(act))
+}
+
+/// Gives the line back where it need not wait.
+fn keep(level: LogLevel, line: String) -> Option<String> {
+    HELD.with_borrow_mut(|held| match held {
+        Some(held) => {
+            held.lines.push((level, line));
+            None
+        }
+        None => Some(line),
+    })
+}
+
+impl Held {
+    /// Makes lines of the log of them.
+    pub fn print(self) {
+        for (level, line) in self.lines {
+            write_line(level, &line);
+        }
+    }
 }
 
 /// What `-log-level` and `-no-color` say, from now on.
@@ -130,7 +177,10 @@ impl Subscriber for Lines {
         if (level as u8) < self::level() {
             return;
         }
-        write_line(level, &if is_json() { object(level, event) } else { text(level, event) });
+        let line = if is_json() { object(level, event) } else { text(level, event) };
+        if let Some(line) = keep(level, line) {
+            write_line(level, &line);
+        }
     }
     fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
         span::Id::from_u64(1)
@@ -172,7 +222,8 @@ fn object(level: LogLevel, event: &Event<'_>) -> String {
         LogLevel::Error | LogLevel::Fatal => "error",
     };
     let Parts { message, fields } = Parts::of(event);
-    let phase = *PHASE.lock().unwrap_or_else(PoisonError::into_inner);
+    let own = held(|held| held.phase).flatten();
+    let phase = own.unwrap_or_else(|| *PHASE.lock().unwrap_or_else(PoisonError::into_inner));
     let message = Value::from(message.trim_end_matches('\n'));
     let mut line = format!(r#"{{"ts":"{}","level":"{level}","phase":"{phase}","msg":{message}"#, timestamp());
     if !fields.is_empty() {

@@ -6,7 +6,7 @@ use std::thread;
 
 use anyhow::{Context as _, bail};
 use image::{Digest, Image, Images, Layer, Reference, Registry};
-use platform_api::{Analyzed, LayersMetadata, RunImage, inputs::AnalyzerInputs};
+use platform_api::{Analyzed, LayersMetadata, RunImage, TargetData, inputs::AnalyzerInputs};
 
 use crate::{labels, parallel, restore, target};
 
@@ -29,7 +29,8 @@ pub struct Found {
 }
 
 /// Looks for the previous image and `run_image` (see [`crate::run_image::resolve`]). `registry` is where a cache image
-/// would be, wherever app images are.
+/// would be, wherever app images are. `on_base` is called with the target of the run image as soon as that is known: it is
+/// all that detection needs. It is not called where there is no run image to look at, or analyze will fail for it.
 ///
 /// # Errors
 /// A registry that does not let us read or write what the build will. An image that is not there is no error.
@@ -39,14 +40,19 @@ pub fn analyze(
     registry: &Registry,
     run_image: &str,
     needed: Needed,
+    on_base: &(dyn Fn(Option<TargetData>) + Sync),
 ) -> anyhow::Result<Found> {
-    let mut looked = look(i, images, registry, run_image, needed)?;
+    let on_run_image = |seen: &Seen| {
+        let base = seen.as_ref().ok().and_then(|found| base_of(i, found.as_ref().map(|(image, _)| image)).ok());
+        base.into_iter().for_each(on_base);
+    };
+    let mut looked = look(i, images, registry, run_image, needed, &on_run_image)?;
     let previous = previous(i, looked.take(&i.previous_image), registry)?;
     let run_image = described(i, looked.take(run_image), run_image)?;
     let mut found = Found { analyzed: Analyzed { run_image: Some(run_image), ..Analyzed::default() }, sbom: None };
     if let Some((image, metadata)) = previous {
         found.analyzed.previous_image = image.id.as_ref().map(ToString::to_string);
-        found.sbom = sbom_layer(i, &metadata)?.map(|diff_id| (image, diff_id));
+        found.sbom = sbom_layer(i, &metadata, needed)?.map(|diff_id| (image, diff_id));
         found.analyzed.metadata = metadata;
     }
     Ok(found)
@@ -101,6 +107,7 @@ fn look<'a>(
     registry: &Registry,
     run_image: &'a str,
     needed: Needed,
+    on_run_image: &(dyn Fn(&Seen) + Sync),
 ) -> anyhow::Result<Looked<'a>> {
     let caches = Images::Registry(registry.clone());
     let mut reads: Vec<&str> = vec![&i.previous_image, run_image];
@@ -110,7 +117,13 @@ fn look<'a>(
         writes.extend(i.tags.iter().map(|tag| (images, tag.as_str())));
     }
     reads.retain(|name| !name.is_empty());
-    let read = |name: &&str| find(images, name, needed == Needed::All && *name == i.previous_image);
+    let read = |name: &&str| {
+        let found = find(images, name, needed == Needed::All && *name == i.previous_image);
+        if *name == run_image {
+            found.iter().for_each(on_run_image);
+        }
+        found
+    };
     let write = |(images, name): &(&Images, &str)| {
         // Else it is read already.
         if !reads.contains(name) {
@@ -237,9 +250,11 @@ fn logged(found: Option<Image>, name: &str) -> Option<Image> {
 }
 
 /// The SBOM layer of the previous image, if it is to be restored.
-fn sbom_layer(i: &AnalyzerInputs, metadata: &LayersMetadata) -> anyhow::Result<Option<Digest>> {
+fn sbom_layer(i: &AnalyzerInputs, metadata: &LayersMetadata, needed: Needed) -> anyhow::Result<Option<Digest>> {
     let sha = metadata.sbom.as_ref().map(|layer| layer.sha.as_str()).unwrap_or_default();
-    if sha.is_empty() || i.skip_layers || !i.api.sbom_layers() {
+    // Restore keeps what is said of layers. In the same process nobody else sees the rest.
+    let of_no_layer = || metadata.buildpacks.iter().all(|buildpack| buildpack.layers.is_empty());
+    if sha.is_empty() || i.skip_layers || !i.api.sbom_layers() || (needed == Needed::Irreplaceable && of_no_layer()) {
         return Ok(None);
     }
     tracing::info!("Restoring data for SBOM from previous image");
@@ -259,11 +274,17 @@ fn described(i: &AnalyzerInputs, found: Seen, name: &str) -> anyhow::Result<RunI
     let mut run_image =
         RunImage { reference: found.id.as_ref().map(ToString::to_string).unwrap_or_default(), ..RunImage::default() };
     if i.api.target_data() {
-        if found.config.os.is_empty() {
-            bail!("failed to find OS in run image config");
-        }
         run_image.image = Some(name.to_owned());
-        run_image.target = Some(target::of_image(&found));
+        run_image.target = base_of(i, Some(&found))?;
     }
     Ok(run_image)
+}
+
+/// What is known of the base, for buildpacks.
+fn base_of(i: &AnalyzerInputs, run_image: Option<&Image>) -> anyhow::Result<Option<TargetData>> {
+    let Some(image) = run_image.filter(|_| i.api.target_data()) else { return Ok(None) };
+    if image.config.os.is_empty() {
+        bail!("failed to find OS in run image config");
+    }
+    Ok(Some(target::of_image(image)))
 }

@@ -13,7 +13,7 @@ fn main() -> std::process::ExitCode {
             let offered = steps::offered_run_images(&i)?;
             let places = steps::analyzer_images(&i, &offered, flags)?;
             privileges::become_user(i.user, &[Some(&i.layers), i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
-            let found = steps::analyze(&i, &offered, &places, Needed::All)?;
+            let found = steps::analyze(&i, &offered, &places, Needed::All, &|_| {})?;
             steps::restore_sbom(&i, &places, found).map(drop)
         },
     )

@@ -1,16 +1,13 @@
 //! creator: from source to image in one call; the map of the program. platform.md "Creator"
 
-use std::thread::{self, Scope};
+use std::thread;
 
 use cmd::{
     log, privileges,
-    steps::{self, Places},
+    steps::{self, Analysis, Places},
 };
-use phases::{
-    analyze::{Found, Needed},
-    cache::Cache,
-};
-use platform_api::{ExitCode, Failure, inputs::CreatorInputs};
+use phases::cache::Cache;
+use platform_api::{ExitCode, Failure, TargetData, inputs::CreatorInputs};
 
 fn main() -> std::process::ExitCode {
     // Buildpacks run as the same user: they must not read this process's environment, which may hold credentials.
@@ -30,33 +27,45 @@ fn main() -> std::process::ExitCode {
             let cache = steps::open_cache(&i.cache, &places, i.api)?;
 
             log::banner("ANALYZING");
-            let found = steps::analyze(&i.analyzer, &offered, &places, Needed::Irreplaceable)?;
-            thread::scope(|scope| from_detect_on(scope, &i, &places, cache, found))
+            thread::scope(|scope| {
+                let analysis = steps::begin_analysis(scope, &i.analyzer, &offered, &places);
+                from_detect_on(&i, &places, cache, &analysis)
+            })
         },
     )
 }
 
-/// What comes after analyze, whose last steps go on meanwhile.
-fn from_detect_on<'scope, 'env: 'scope>(
-    scope: &'scope Scope<'scope, 'env>,
-    i: &'env CreatorInputs,
-    places: &'env Places,
+/// What comes after analyze begins, which goes on meanwhile: detection asks for nothing but the base, restore for the
+/// previous image, and export for its layers.
+fn from_detect_on(
+    i: &CreatorInputs,
+    places: &Places,
     cache: Option<Cache>,
-    found: Found,
+    analysis: &Analysis,
 ) -> Result<(), Failure> {
-    let target = found.analyzed.clone();
-    let (analyzed, rest) = steps::finish_analysis(scope, &i.analyzer, places, found);
-
+    let attempt = |target: Option<&TargetData>| {
+        let detection = steps::read_order(&i.detector)?;
+        Ok::<_, Failure>(steps::attempt(&i.detector, &detection, target))
+    };
+    let early = analysis.base().map(|target| log::hold(|| attempt(target.as_ref())));
+    // What detection has to say comes after what analyze has, if that has not failed.
+    let found = analysis.found()?;
     log::banner("DETECTING");
-    let detected = steps::detect(&i.detector, &steps::read_order(&i.detector)?, &target)?;
+    let attempted = match early {
+        Some((attempted, held)) => {
+            held.print();
+            attempted?
+        }
+        None => attempt(steps::target_of(&found))?,
+    };
+    let detected = attempted.told()?;
     steps::write_detected(&i.detector, &detected)?;
     if !detected.group.extensions.is_empty() {
         let text = "failed to detect: detected order contains extensions which is not supported by the creator";
         return Err(Failure::new(ExitCode::Detect, text));
     }
 
-    let analyzed =
-        analyzed.recv().unwrap_or_else(|_| Err(Failure::failed("analyze: a thread ended before its work")))?;
+    let analyzed = analysis.restored()?;
     if !i.skip_restore || i.api.skip_restore_keeps_store() {
         log::banner("RESTORING");
         steps::restore(&i.restorer, &detected.group, &analyzed.metadata, cache.as_ref())?;
@@ -66,6 +75,6 @@ fn from_detect_on<'scope, 'env: 'scope>(
     let metadata = steps::build(&i.builder, &detected.group, detected.plan, &analyzed)?;
 
     log::banner("EXPORTING");
-    let _ = rest.join();
+    analysis.look_for_layers();
     steps::export(&i.exporter, &detected.group, &analyzed, &metadata, places, cache)
 }

@@ -2,7 +2,7 @@
 
 use phases::detect::{Detected, Transcript};
 use platform_api::{
-    Analyzed, BuildMetadata, ExitCode, Failure, Group, OrderFile, Plan, System, file,
+    Analyzed, BuildMetadata, ExitCode, Failure, Group, OrderFile, Plan, System, TargetData, file,
     inputs::{BuilderInputs, CreatorInputs, DetectorInputs, LogLevel},
 };
 
@@ -31,17 +31,42 @@ pub fn read_order(i: &DetectorInputs) -> Result<Detection, Failure> {
     Ok(Detection { order, system })
 }
 
-/// Detects; the transcript is shown at its levels, or whole where detection failed.
-pub fn detect(i: &DetectorInputs, detection: &Detection, analyzed: &Analyzed) -> Result<Detected, Failure> {
-    let target = analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref());
+/// A detection that is over, and of whose group nothing is said yet.
+#[derive(Debug)]
+pub struct Attempt {
+    detected: Result<Detected, Failure>,
+    transcript: Transcript,
+}
+
+/// Detects for a base of this target.
+#[must_use]
+pub fn attempt(i: &DetectorInputs, detection: &Detection, target: Option<&TargetData>) -> Attempt {
     let mut transcript = Transcript::default();
     let detected =
         timed("Detector", || phases::detect::detect(i, &detection.order, &detection.system, target, &mut transcript));
-    match &detected {
-        Ok(_) => show(transcript),
-        Err(_) => log::whole(|| show(transcript)),
+    Attempt { detected: detected.map_err(|e| in_phase(ExitCode::Detect, "detect", &e)), transcript }
+}
+
+impl Attempt {
+    /// Shows the transcript at its levels, or whole where detection failed.
+    pub fn told(self) -> Result<Detected, Failure> {
+        match &self.detected {
+            Ok(_) => show(self.transcript),
+            Err(_) => log::whole(|| show(self.transcript)),
+        }
+        self.detected
     }
-    detected.map_err(|e| in_phase(ExitCode::Detect, "detect", &e))
+}
+
+/// Detects, and says what was detected.
+pub fn detect(i: &DetectorInputs, detection: &Detection, analyzed: &Analyzed) -> Result<Detected, Failure> {
+    attempt(i, detection, target_of(analyzed)).told()
+}
+
+/// What buildpacks learn of the base.
+#[must_use]
+pub fn target_of(analyzed: &Analyzed) -> Option<&TargetData> {
+    analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref())
 }
 
 fn show(transcript: Transcript) {
@@ -63,8 +88,7 @@ pub fn write_detected(i: &DetectorInputs, detected: &Detected) -> Result<(), Fai
 
 /// Builds and writes metadata.toml.
 pub fn build(i: &BuilderInputs, group: &Group, plan: Plan, analyzed: &Analyzed) -> Result<BuildMetadata, Failure> {
-    let target = analyzed.run_image.as_ref().and_then(|run_image| run_image.target.as_ref());
-    let metadata = timed("Builder", || phases::build::build(i, group, plan, target))
+    let metadata = timed("Builder", || phases::build::build(i, group, plan, target_of(analyzed)))
         .map_err(|e| in_phase(ExitCode::Build, "build", &e))?;
     write("build metadata file", &i.layers.join("config").join("metadata.toml"), &metadata.to_toml(i.api))?;
     Ok(metadata)

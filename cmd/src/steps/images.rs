@@ -1,10 +1,6 @@
 //! Where images are, opened with the credentials they need, and analyze.
 
-use std::{
-    path::Path,
-    sync::mpsc::{self, Receiver},
-    thread::{Scope, ScopedJoinHandle},
-};
+use std::path::Path;
 
 use image::{Daemon, Images, Keychain, Layout, Reference, Registry};
 use phases::{
@@ -12,7 +8,7 @@ use phases::{
     cache::{Cache, ImageCache, LaunchCache, VolumeCache},
 };
 use platform_api::{
-    Analyzed, ExitCode, ExperimentalFeature, Failure, Flags, PlatformApi, RunImages, file,
+    Analyzed, ExitCode, ExperimentalFeature, Failure, Flags, PlatformApi, RunImages, TargetData, file,
     inputs::{AnalyzerInputs, CacheInputs, ImageLocation, RunFile},
     names,
 };
@@ -120,11 +116,17 @@ pub(super) fn offered_names(offered: &RunImages) -> impl Iterator<Item = &str> {
     offered.images.iter().flat_map(|offer| std::iter::once(&offer.image).chain(&offer.mirrors)).map(String::as_str)
 }
 
-/// Chooses the run image and analyzes. [`restore_sbom`] comes next.
-pub fn analyze(i: &AnalyzerInputs, offered: &RunImages, places: &Places, needed: Needed) -> Result<Found, Failure> {
+/// Chooses the run image and analyzes. [`restore_sbom`] comes next. `on_base`: see [`phases::analyze::analyze`].
+pub fn analyze(
+    i: &AnalyzerInputs,
+    offered: &RunImages,
+    places: &Places,
+    needed: Needed,
+    on_base: &(dyn Fn(Option<TargetData>) + Sync),
+) -> Result<Found, Failure> {
     let run_image =
         phases::run_image::resolve(i.run_image.as_deref(), offered, &i.output_image, &places.images, i.api)?;
-    let analyze = || phases::analyze::analyze(i, &places.images, &places.registry, &run_image, needed);
+    let analyze = || phases::analyze::analyze(i, &places.images, &places.registry, &run_image, needed, on_base);
     let found = timed("Analyzer", analyze).inspect_err(|_| places.registry.cancel_uploads());
     found.map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))
 }
@@ -135,29 +137,6 @@ pub fn restore_sbom(i: &AnalyzerInputs, places: &Places, found: Found) -> Result
     let analyzed = restored.map_err(|e| in_phase(ExitCode::Analyze, "analyze", &e))?;
     write_analyzed(&i.analyzed, &analyzed)?;
     Ok(analyzed)
-}
-
-/// What can be done while buildpacks run: [`restore_sbom`], whose result is received before layers are restored; then a
-/// registry can forget that we tried to write, and be asked for the layers of the previous image, so that
-/// [`super::export`] knows which ones it can take.
-pub fn finish_analysis<'scope, 'env: 'scope>(
-    scope: &'scope Scope<'scope, 'env>,
-    i: &'env AnalyzerInputs,
-    places: &'env Places,
-    found: Found,
-) -> (Receiver<Result<Analyzed, Failure>>, ScopedJoinHandle<'scope, ()>) {
-    let (sender, analyzed) = mpsc::channel();
-    let rest = scope.spawn(move || {
-        let analyzed = restore_sbom(i, places, found);
-        let previous = analyzed.as_ref().ok().and_then(|analyzed| analyzed.previous_image.clone());
-        // Nobody receives it where detection has failed.
-        let _ = sender.send(analyzed);
-        places.registry.cancel_uploads();
-        if let (Images::Registry(registry), Some(name)) = (&places.images, previous) {
-            phases::analyze::look_for_layers(registry, &name);
-        }
-    });
-    (analyzed, rest)
 }
 
 /// The cache, where one is given; exit code 1 where it cannot be opened.

@@ -1,6 +1,7 @@
 //! For each phase: read what it needs, call it, write what it made. The single executables and creator call the same
 //! functions, so they cannot differ.
 
+mod analysis;
 mod build;
 mod export;
 mod extend;
@@ -8,12 +9,14 @@ mod images;
 mod rebase;
 mod restore;
 
-pub use build::{Detection, build, detect, generate, read_order, read_plan, set_home, write_detected};
+pub use analysis::{Analysis, begin_analysis};
+pub use build::{
+    Attempt, Detection, attempt, build, detect, generate, read_order, read_plan, set_home, target_of, write_detected,
+};
 pub use export::{export, exporter_images, is_extended, read_build_metadata};
 pub use extend::{extend, extended_inputs, guard_machine};
 pub use images::{
-    Places, analyze, analyzer_images, finish_analysis, offered_run_images, open, open_cache, read_run_images,
-    restore_sbom,
+    Places, analyze, analyzer_images, offered_run_images, open, open_cache, read_run_images, restore_sbom,
 };
 pub use rebase::{rebase, rebaser_images};
 pub use restore::{resolve_images, restore, restorer_images, restorer_offer};

@@ -184,7 +184,8 @@ impl World {
     }
 
     pub fn try_analyze(&self, i: &AnalyzerInputs, run_image: &str) -> anyhow::Result<Analyzed> {
-        let found = phases::analyze::analyze(i, &self.images, &self.registry, &self.name(run_image), Needed::All)?;
+        let found =
+            phases::analyze::analyze(i, &self.images, &self.registry, &self.name(run_image), Needed::All, &|_| {})?;
         found.restore_sbom(i, &self.images)
     }
 
