@@ -142,10 +142,24 @@ pub fn in_phase(code: platform_api::ExitCode, action: &str, error: &anyhow::Erro
 
 /// The error and its causes with `: ` between, those of the system in the words that platforms know.
 pub fn chain(error: &anyhow::Error) -> String {
-    let text = |cause: &(dyn std::error::Error + 'static)| {
-        cause.downcast_ref().map_or_else(|| cause.to_string(), buildpack_api::io_text)
-    };
-    error.chain().map(text).collect::<Vec<_>>().join(": ")
+    in_known_words(error.chain().map(ToString::to_string).collect::<Vec<_>>().join(": "))
+}
+
+/// A text in which errors of the system are as platforms know them, wherever it has them from.
+fn in_known_words(mut text: String) -> String {
+    const CODE: &str = " (os error ";
+    while let Some(at) = text.find(CODE) {
+        let digits = text.get(at + CODE.len()..).and_then(|rest| rest.split(')').next());
+        let Some(error) = digits.and_then(|code| code.parse().ok()).map(std::io::Error::from_raw_os_error) else {
+            break;
+        };
+        let named = error.to_string();
+        if !text.contains(&named) {
+            break;
+        }
+        text = text.replace(&named, &buildpack_api::io_text(&error));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -178,5 +192,17 @@ mod tests {
         let error = std::fs::read("/nonesuch").context("read /nonesuch").unwrap_err();
         assert_eq!(chain(&error), "read /nonesuch: no such file or directory");
         assert_eq!(in_phase(ExitCode::Build, "build", &error).text, format!("failed to build: {}", chain(&error)));
+        for (text, known) in [
+            ("layer x: No such file or directory (os error 2), twice", "layer x: no such file or directory, twice"),
+            (
+                "a: Permission denied (os error 13); b: No such file or directory (os error 2)",
+                "a: permission denied; b: no such file or directory",
+            ),
+            ("Ours (os error 2)", "Ours (os error 2)"),
+            ("ours (os error ", "ours (os error "),
+            ("ours (os error 99999999999)", "ours (os error 99999999999)"),
+        ] {
+            assert_eq!(in_known_words(text.to_owned()), known);
+        }
     }
 }

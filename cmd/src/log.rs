@@ -191,6 +191,11 @@ impl Subscriber for Lines {
     fn exit(&self, _: &span::Id) {}
 }
 
+/// Warnings and errors are ours; what buildpacks say is at the other levels.
+fn worded(level: LogLevel, message: String) -> String {
+    if level >= LogLevel::Warn { crate::in_known_words(message) } else { message }
+}
+
 fn text(level: LogLevel, event: &Event<'_>) -> String {
     let mut line = String::new();
     match (level, NO_COLOR.load(Ordering::Relaxed) == 0) {
@@ -202,6 +207,7 @@ fn text(level: LogLevel, event: &Event<'_>) -> String {
     }
     let mut message = String::new();
     event.record(&mut Message(&mut message));
+    message = worded(level, message);
     // Colours of a buildpack's output.
     if NO_COLOR.load(Ordering::Relaxed) != 0 && message.contains('\x1b') {
         message = buildpack_api::without_colours(&message);
@@ -215,13 +221,14 @@ fn text(level: LogLevel, event: &Event<'_>) -> String {
 
 /// The keys in the order in which a person reads them.
 fn object(level: LogLevel, event: &Event<'_>) -> String {
+    let Parts { message, fields } = Parts::of(event);
+    let message = worded(level, message);
     let level = match level {
         LogLevel::Debug => "debug",
         LogLevel::Info => "info",
         LogLevel::Warn => "warn",
         LogLevel::Error | LogLevel::Fatal => "error",
     };
-    let Parts { message, fields } = Parts::of(event);
     let own = held(|held| held.phase).flatten();
     let phase = own.unwrap_or_else(|| *PHASE.lock().unwrap_or_else(PoisonError::into_inner));
     let message = Value::from(message.trim_end_matches('\n'));
