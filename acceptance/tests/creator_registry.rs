@@ -185,3 +185,28 @@ fn a_registry_that_refuses_comes_before_detection() {
     let (analyzing, detecting) = (outcome.stdout().find("not found\n"), outcome.stdout().find("===> DETECTING"));
     assert!(analyzing.is_some() && analyzing < detecting, "{}", outcome.all());
 }
+
+/// Whoever copied the image may have compressed its layers otherwise.
+#[test]
+fn a_previous_image_whose_layers_are_zstd() {
+    let build = format!("{BUILD}\necho '{{}}' >\"$1/both.sbom.cdx.json\"");
+    for api in ["0.8", "0.15"] {
+        let world = with_buildpack("exit 0", &build);
+        let with_sboms = "api = \"0.10\"\n[buildpack]\nid = \"acme/jvm\"\nversion = \"1.0.0\"\n\
+                          sbom-formats = [\"application/vnd.cyclonedx+json\"]";
+        world.write(&[("buildpacks/acme_jvm/1.0.0/buildpack.toml", File(with_sboms))]);
+        let build = || {
+            world.remove("layers");
+            world.write(&[("layers", Dir)]);
+            run(creator(&world, api, "app").env("CNB_CACHE_DIR", world.path("cache")))
+        };
+        build().ok();
+        storage::to_zstd(&world.registry.storage(), "app:latest");
+        if may_differ("the reference reads zstd") {
+            continue;
+        }
+        let why = format!("Ignoring image \"{}\": layer sha256:", world.name("app"));
+        build().ok().says(&why).says(": zstd is not supported\n").says("Adding layer 'acme/jvm:both'\n");
+        build().ok().says("Reusing layer 'acme/jvm:both'\n");
+    }
+}

@@ -63,17 +63,20 @@ impl Found {
     /// layers that are reused. Without that layer the previous image is none.
     ///
     /// # Errors
-    /// A layer that is there and cannot be read or written.
-    pub fn restore_sbom(mut self, i: &AnalyzerInputs, images: &Images) -> anyhow::Result<Analyzed> {
-        let Some((image, diff_id)) = self.sbom else { return Ok(self.analyzed) };
+    /// A layer that is there and cannot be read or written; one that is compressed in an unknown way is taken for none.
+    pub fn restore_sbom(self, i: &AnalyzerInputs, images: &Images) -> anyhow::Result<Analyzed> {
+        let Some((image, diff_id)) = &self.sbom else { return Ok(self.analyzed) };
         let name = &i.previous_image;
         let failed = || format!("retrieving launch SBOM layer {diff_id} of image {name}");
-        let mut layer = match images.read_layer(&image, &diff_id) {
+        let mut layer = match images.read_layer(image, diff_id) {
             Err(image::Error::NotFound(cause)) if matches!(images, Images::Registry(_)) => {
                 ignore_corrupt(name, &cause);
-                self.analyzed.previous_image = None;
-                self.analyzed.metadata = LayersMetadata::default();
-                return Ok(self.analyzed);
+                return Ok(self.without_previous());
+            }
+            // Someone compressed it in a way of their own: better to make all layers again than to lose SBOMs.
+            Err(image::Error::Corrupt(cause)) => {
+                tracing::warn!("Ignoring image \"{name}\": {cause}");
+                return Ok(self.without_previous());
             }
             layer => layer.with_context(failed)?,
         };
@@ -83,6 +86,10 @@ impl Found {
             other => other.with_context(failed)?,
         }
         Ok(self.analyzed)
+    }
+
+    fn without_previous(self) -> Analyzed {
+        Analyzed { previous_image: None, metadata: LayersMetadata::default(), ..self.analyzed }
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::{
     fs,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
 use acceptance::image::LayoutImage;
-use flate2::{Compression, write::GzEncoder};
+use flate2::{Compression, read::MultiGzDecoder, write::GzEncoder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -82,6 +83,34 @@ pub(crate) fn push_layers(storage: &Path, name: &str, config: &Value, layers: &[
     let descriptor = json!({"mediaType": CONFIG, "size": bytes.len(), "digest": digest});
     let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": descriptor, "layers": descriptors});
     put_manifest(storage, name, &manifest)
+}
+
+/// Stores the layers of a tag's image anew, as whoever copied it might: compressed by zstd.
+pub(crate) fn to_zstd(storage: &Path, name: &str) {
+    let (repo, _) = name.rsplit_once(':').expect("<repository>:<tag>");
+    let mut manifest = parsed(storage, &digest(storage, name).expect("the tag"));
+    for layer in manifest["layers"].as_array_mut().expect("layers of the manifest") {
+        let file = fs::File::open(blob(storage, layer["digest"].as_str().expect("a digest"))).expect("the blob");
+        let mut tar = Vec::new();
+        MultiGzDecoder::new(file).read_to_end(&mut tar).expect("a gzipped layer");
+        let bytes = zstd(&tar);
+        let digest = put_blob(storage, &repository(storage, repo), &bytes);
+        let kind = "application/vnd.oci.image.layer.v1.tar+zstd";
+        *layer = json!({"mediaType": kind, "size": bytes.len(), "digest": digest});
+    }
+    put_manifest(storage, name, &manifest);
+}
+
+/// A frame of zstd whose blocks are as they were, with a window of 128 KiB. RFC 8878, 3.1.1
+fn zstd(content: &[u8]) -> Vec<u8> {
+    let mut frame = b"\x28\xb5\x2f\xfd\x00\x38".to_vec();
+    let blocks: Vec<&[u8]> = content.chunks(128 << 10).collect();
+    for (n, block) in blocks.iter().enumerate() {
+        let header = u32::from(n + 1 == blocks.len()) | u32::try_from(block.len() << 3).expect("a block's size");
+        frame.extend_from_slice(&header.to_le_bytes()[..3]);
+        frame.extend_from_slice(block);
+    }
+    frame
 }
 
 /// Puts a manifest, or an index, there.
