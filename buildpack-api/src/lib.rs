@@ -21,6 +21,7 @@ mod order;
 mod output;
 mod parse;
 mod pass_on;
+mod piped;
 mod plain;
 mod plan;
 mod sbom;
