@@ -2,7 +2,7 @@
 //! `<`, `>`, `&` and the two line separators escaped.
 
 use anyhow::Context as _;
-use image::{Config, Image};
+use image::{Config, Image, escaped_like_go};
 use platform_api::{CacheMetadata, LayersMetadata};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -39,23 +39,7 @@ const DATETIME_KEY: &str = "$__toml_private_datetime";
 /// A value that JSON cannot hold.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<String> {
     let text = serde_json::to_string(value)?;
-    Ok(escape_like_go(&datetimes_as_strings(&text)))
-}
-
-/// Outside of strings none of these characters occurs in JSON, so the whole text can be searched.
-fn escape_like_go(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            c => out.push(c),
-        }
-    }
-    out
+    Ok(escaped_like_go(datetimes_as_strings(&text)))
 }
 
 /// `{"$__toml_private_datetime":"…"}` becomes `"…"`. The pattern begins with an unescaped quote, so it cannot occur
