@@ -34,7 +34,7 @@ mod version;
 
 pub use analyzed::{Analyzed, BuildImage, RunImage, TargetData};
 pub use build_label::{BuildLabel, LauncherInfo};
-pub use build_metadata::{BuildMetadata, DEFAULT_LAUNCHER_PATH};
+pub use build_metadata::BuildMetadata;
 pub use data::Data;
 pub use executable::Executable;
 pub use exit::{ExitCode, Failure};
