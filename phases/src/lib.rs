@@ -13,13 +13,13 @@ mod parallel;
 pub mod rebase;
 pub mod restore;
 pub mod run_image;
-pub mod target;
+mod target;
 
 // detect, generate and build, and what they share with the others.
 pub mod build;
 pub mod detect;
 pub mod generate;
-pub mod layers_dir;
-pub mod os_release;
-pub mod sbom;
+mod layers_dir;
+mod os_release;
+mod sbom;
 pub mod span;
