@@ -52,8 +52,6 @@ pub(crate) struct LayerDir {
     pub(crate) has_toml: bool,
     /// `<layer>.toml`; the default where there is none. The error names the path.
     pub(crate) toml: Result<LayerToml, ParseError>,
-    /// The legacy file `<layer>.sha`; empty where there is none, or where it is something else.
-    pub(crate) sha: String,
 }
 
 impl LayersDir {
@@ -115,12 +113,10 @@ impl LayerDir {
     fn read(dir: &Path, name: String) -> Self {
         let path = dir.join(&name);
         let toml_path = dir.join(format!("{name}.toml"));
-        let sha = read_toml_bounded(&dir.join(format!("{name}.sha"))).ok().flatten();
         Self {
             has_contents: path.is_dir(),
             has_toml: !toml_path.is_dir() && fs::symlink_metadata(&toml_path).is_ok(),
             toml: if toml_path.is_dir() { Ok(LayerToml::default()) } else { LayerToml::read(&toml_path) },
-            sha: sha.unwrap_or_default(),
             name,
             path,
         }
@@ -215,7 +211,6 @@ mod tests {
         let names: Vec<_> = dir.layers.iter().map(|l| (l.name.as_str(), l.has_toml, l.has_contents)).collect();
         assert_eq!(names, [("a-b", true, false), ("a", true, true), ("bare", false, true)]);
         assert!(dir.layer("a").unwrap().toml.as_ref().unwrap().types.launch);
-        assert_eq!(dir.layer("a").unwrap().sha, "sha256:1");
         assert!(dir.store.unwrap().metadata.contains_key("n"));
         assert_eq!(dir.sboms.len(), 1);
     }
