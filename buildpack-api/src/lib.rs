@@ -48,5 +48,5 @@ pub use plain::without_colours;
 pub use plan::{BuildPlan, BuildpackPlan, Require, Sections};
 pub use sbom::{SbomFormat, SbomName};
 pub use store::Store;
-pub use target::{Distro, Target, host_arch};
+pub use target::{Distro, Target};
 pub use version::{ApiError, ApiVersion, BuildpackApi};

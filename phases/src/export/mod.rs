@@ -22,7 +22,8 @@ use platform_api::{
     RunImageForLabel, RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
 };
 
-pub use save::{DEFAULT_CREATED, rfc3339};
+pub(crate) use save::DEFAULT_CREATED;
+pub use save::rfc3339;
 
 use self::{
     cached::CacheExport,
