@@ -148,40 +148,40 @@ fn serve(stream: &TcpStream, behind: &str, handler: &Handler, log: &Mutex<Vec<Se
     seen.body = read_body(&mut reader, &seen);
     log.lock().unwrap().push(seen.clone());
     let mut stream = stream;
-    let answer = match reply {
-        Reply::Answer(status, headers, body) => {
-            let mut head =
-                format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
-            for (name, value) in headers {
-                let _ = write!(head, "{name}: {value}\r\n");
-            }
-            let mut bytes = format!("{head}\r\n").into_bytes();
-            if seen.method != "HEAD" {
-                bytes.extend(body);
-            }
-            bytes
+    if let Some(answer) = answer(reply, &seen, behind) {
+        let _ = stream.write_all(&answer);
+        let _ = stream.shutdown(Shutdown::Write);
+    }
+}
+
+/// What the client gets for a request that was read whole.
+fn answer(reply: Reply, seen: &Seen, behind: &str) -> Option<Vec<u8>> {
+    if let Reply::Answer(status, headers, body) = reply {
+        let mut head = format!("HTTP/1.1 {status} Status\r\nConnection: close\r\nContent-Length: {}\r\n", body.len());
+        for (name, value) in headers {
+            let _ = write!(head, "{name}: {value}\r\n");
         }
+        let mut bytes = format!("{head}\r\n").into_bytes();
+        if seen.method != "HEAD" {
+            bytes.extend(body);
+        }
+        return Some(bytes);
+    }
+    let mut bytes = forward(seen, behind);
+    match reply {
         Reply::ForwardTruncated(keep) => {
-            let mut bytes = forward(&seen, behind);
             let body = bytes.windows(4).position(|w| w == b"\r\n\r\n").map_or(bytes.len(), |at| at + 4);
             bytes.truncate(body + keep);
-            bytes
         }
         Reply::ForwardCorrupted => {
-            let mut bytes = forward(&seen, behind);
             if let Some(last) = bytes.last_mut() {
                 *last ^= 1;
             }
-            bytes
         }
-        Reply::ForwardAndHangUp => {
-            forward(&seen, behind);
-            return;
-        }
-        _ => forward(&seen, behind),
-    };
-    let _ = stream.write_all(&answer);
-    let _ = stream.shutdown(Shutdown::Write);
+        Reply::ForwardAndHangUp => return None,
+        _ => {}
+    }
+    Some(bytes)
 }
 
 fn read_head(reader: &mut impl BufRead) -> Option<Seen> {

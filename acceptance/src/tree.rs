@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     sync::PoisonError,
 };
 
@@ -33,6 +33,60 @@ pub fn temp_dir() -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("permissions of the temporary directory");
     dir
+}
+
+/// A temporary directory of this kind, and what is in it. Paths are relative to it; every method panics where the file
+/// system refuses.
+#[derive(Debug)]
+pub struct TempTree(TempDir);
+
+impl TempTree {
+    /// Holds these entries.
+    pub fn new(entries: &[(&str, Entry)]) -> Self {
+        let tree = Self(temp_dir());
+        tree.write(entries);
+        tree
+    }
+
+    /// Where it is, without symbolic links.
+    pub fn path(&self, path: &str) -> PathBuf {
+        self.0.path().canonicalize().expect("the temporary directory").join(path)
+    }
+
+    /// [`TempTree::path`] as text.
+    pub fn text(&self, path: &str) -> String {
+        self.path(path).to_str().expect("a path of letters").to_owned()
+    }
+
+    /// Writes the entries, each with the parents it needs.
+    pub fn write(&self, entries: &[(&str, Entry)]) {
+        write(self.0.path(), entries);
+    }
+
+    /// A file's text.
+    pub fn read(&self, path: &str) -> String {
+        let bytes = fs::read(self.path(path)).unwrap_or_else(|e| panic!("read {path}: {e}"));
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// A file's text as TOML.
+    pub fn toml(&self, path: &str) -> toml::Table {
+        let text = self.read(path);
+        toml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}\n{text}"))
+    }
+
+    /// Whether something is there, be it a link that leads nowhere.
+    pub fn exists(&self, path: &str) -> bool {
+        self.path(path).symlink_metadata().is_ok()
+    }
+
+    /// Removes the file or tree there.
+    pub fn remove(&self, path: &str) {
+        let path = self.path(path);
+        let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
+        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.unwrap_or_else(|e| panic!("remove {}: {e}", path.display()));
+    }
 }
 
 /// Writes the entries below `root`, each with the parents it needs. Paths are relative.

@@ -1,5 +1,5 @@
 //! creator, from outside: from source to an image in a registry or a layout, in one call. platform.md "creator".
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy takes only functions marked as tests for tests")]
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod creator_world;
 mod image_world;

@@ -1,5 +1,5 @@
 //! creator and its registry: what is asked, in which order, and what is made again. platform.md "creator".
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy takes only functions marked as tests for tests")]
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod creator_world;
 mod image_world;

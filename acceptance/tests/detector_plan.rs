@@ -1,6 +1,6 @@
 //! The build plan, from outside: what detect may write, and which group and plan it makes.
 //! buildpack.md "Phase #1: Detection" and "Build Plan (TOML)".
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy takes only functions marked as tests for tests")]
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 #![allow(clippy::type_complexity, reason = "a table has as many columns as it needs")]
 
 mod build_dirs;

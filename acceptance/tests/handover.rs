@@ -1,11 +1,6 @@
 //! One lifecycle builds, another goes on: nothing is sent again, and labels mean the same. With the reference at hand
 //! (`PEER=<folder of its executables>`) in both directions; without it, against facts that were recorded from it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    reason = "tests; they say what they leave out"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod image_world;
 mod platform_root;

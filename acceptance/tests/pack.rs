@@ -1,7 +1,7 @@
 //! pack itself, with a builder made of the executables under test: `builder create`, `build` in one container and in
 //! one for each phase, `--publish`, `--cache-image`, extensions, `rebase`, `sbom download`. Needs pack on PATH, docker
 //! (on this machine, if `DOCKER_HOST` is set), root and busybox; uses no network but this machine's own.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod containers;
 

@@ -1,7 +1,7 @@
 //! Each phase in a container of its own, with the rights that clusters give: no root, no capability, no new
 //! privileges, a root file system that cannot be written, volumes that belong to a group. Only the phases that need a
 //! registry have a network and credentials. Then the image runs, with as little. With docker and with podman.
-#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; they say what they leave out")]
+#![allow(clippy::unwrap_used, reason = "clippy takes only functions marked as tests for tests")]
 
 mod containers;
 

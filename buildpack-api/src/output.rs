@@ -4,17 +4,11 @@ use std::{
     collections::VecDeque,
     fs::File,
     io::{self, Read},
-    os::fd::AsFd,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant, SystemTime},
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::pipe2,
-};
+use crate::piped::{self, CHECK};
 
 /// How much is kept of the beginning, and again of the end, in bytes.
 const KEPT: usize = 512 * 1024;
@@ -22,9 +16,6 @@ const KEPT: usize = 512 * 1024;
 /// How long output may still come after the program has exited: from `>(tee log)` and its like, which end with it,
 /// but not from a daemon it left behind with our pipe open.
 const GRACE: Duration = Duration::from_secs(1);
-
-/// How often it is asked whether a program has exited although its pipe is open.
-pub(crate) const CHECK: Duration = Duration::from_millis(100);
 
 /// A program that runs with no input and with stdout and stderr in one pipe.
 #[derive(Debug)]
@@ -45,20 +36,10 @@ impl Captured {
     /// # Errors
     /// It could not be started.
     pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
-        let for_stderr = for_stdout.try_clone()?;
         let (began, since) = (SystemTime::now(), Instant::now());
-        // Our ends for writing go with `command`: while they are open the pipe has no end.
-        let child = command.stdin(Stdio::null()).stdout(for_stdout).stderr(for_stderr).spawn()?;
-        Ok(Self {
-            child,
-            output: Some(File::from(output)),
-            kept: Kept::default(),
-            deadline: None,
-            began,
-            since,
-            took: None,
-        })
+        command.stdin(Stdio::null());
+        let (child, output) = piped::start(command)?;
+        Ok(Self { child, output: Some(output), kept: Kept::default(), deadline: None, began, since, took: None })
     }
 
     /// When it was started, and how long it ran: until its output ended.
@@ -111,15 +92,7 @@ pub(crate) fn read_all(running: &mut [&mut Captured]) -> io::Result<()> {
         if open.is_empty() {
             return Ok(());
         }
-        let ready: Vec<bool> = {
-            let outputs = open.iter().filter_map(|captured| captured.output.as_ref());
-            let mut fds: Vec<PollFd> = outputs.map(|output| PollFd::new(output.as_fd(), PollFlags::POLLIN)).collect();
-            match poll(&mut fds, PollTimeout::try_from(CHECK).unwrap_or(PollTimeout::MAX)) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
-            fds.iter().map(|fd| fd.any().unwrap_or(false)).collect()
-        };
+        let ready = piped::wait_for(open.iter().filter_map(|captured| captured.output.as_ref()))?;
         for (captured, _) in open.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
             captured.read(&mut buffer)?;
         }

@@ -3,33 +3,21 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::fd::AsFd,
+    iter,
     process::{Child, Command, ExitStatus},
     time::{Duration, Instant},
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::OFlag,
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    unistd::pipe2,
-};
-
-use crate::{output::CHECK, plain::Plain};
+use crate::{piped, plain::Plain};
 
 /// For how long a program that has ended is listened to while nothing comes: a filter of its output may still be at work,
 /// but a daemon it left behind may keep its output open for ever.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Runs it to its end, and to that of its output: stdout and stderr in one pipe, so that they stay in their order, and from
-/// there to our stdout; `plain` takes the colours away.
-pub(crate) fn run_aloud(mut command: Command, mut plain: Option<Plain>) -> io::Result<ExitStatus> {
-    let (output, for_stdout) = pipe2(OFlag::O_CLOEXEC)?;
-    let for_stderr = for_stdout.try_clone()?;
-    let mut child = command.stdout(for_stdout).stderr(for_stderr).spawn()?;
-    // Our ends for writing: while they are open there is no end.
-    drop(command);
-    let passed = pass_on(&mut child, File::from(output), plain.as_mut());
+/// Runs it to its end, and to that of its output, which goes to our stdout; `plain` takes the colours away.
+pub(crate) fn run_aloud(command: Command, mut plain: Option<Plain>) -> io::Result<ExitStatus> {
+    let (mut child, output) = piped::start(command)?;
+    let passed = pass_on(&mut child, output, plain.as_mut());
     let status = child.wait()?;
     passed.map(|()| status)
 }
@@ -39,15 +27,8 @@ fn pass_on(child: &mut Child, mut output: File, mut plain: Option<&mut Plain>) -
     let mut ended = false;
     let mut last = Instant::now();
     loop {
-        let ready = {
-            let mut fds = [PollFd::new(output.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(CHECK).unwrap_or(PollTimeout::MAX)) {
-                Ok(number) => number > 0,
-                Err(Errno::EINTR) => false,
-                Err(errno) => return Err(errno.into()),
-            }
-        };
-        if !ready {
+        let ready = piped::wait_for(iter::once(&output))?;
+        if ready == [false] {
             if ended && last.elapsed() > SILENCE {
                 return Ok(());
             }

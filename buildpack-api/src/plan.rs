@@ -90,7 +90,7 @@ impl BuildPlan {
     }
 
     /// Whether anything is required, in any alternative. An extension may not.
-    pub fn has_requires(&self) -> bool {
+    pub(crate) fn has_requires(&self) -> bool {
         self.alternatives.iter().any(|sections| !sections.requires.is_empty())
     }
 }

@@ -102,7 +102,7 @@ impl Target {
 }
 
 /// The architecture of this machine, in the OCI image specification's word.
-pub fn host_arch() -> &'static str {
+pub(crate) fn host_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "x86" => "386",

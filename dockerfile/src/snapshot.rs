@@ -2,72 +2,27 @@
 //! change of content, mode, owner, times, links or extended attributes, and nobody can set it back, so two walks tell
 //! what changed between them without reading a file.
 
+mod ignore;
+mod walk;
+
 use std::{
     collections::HashSet,
-    ffi::OsStr,
-    fs, io,
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    sync::{Condvar, Mutex, PoisonError},
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use crate::{Error, Result};
+pub use self::ignore::Ignore;
+use self::walk::walk;
+use crate::Result;
 
 /// The kernel's clock for files advances in steps; within one, a change leaves no trace. No step is longer.
 const CLOCK_STEP: Duration = Duration::from_millis(20);
 
-/// What snapshots leave out: paths relative to the root.
-#[derive(Clone, Debug, Default)]
-pub struct Ignore {
-    paths: HashSet<PathBuf>,
-}
-
-/// Of every system, whatever is mounted.
-const ALWAYS: [&str; 5] = ["proc", "sys", "dev", "var/run", "etc/mtab"];
-/// Directories that apt-key makes while it runs.
-const PREFIX: &[u8] = b"tmp/apt-key-gpghome";
-
-impl Ignore {
-    /// These directories (absolute, as seen in `root`), whatever is mounted below `root`, and what belongs to the
-    /// kernel.
-    ///
-    /// # Errors
-    /// Where the list of mounts cannot be read.
-    pub fn new(root: &Path, dirs: &[PathBuf]) -> Result<Self> {
-        let mounts = Path::new("/proc/self/mountinfo");
-        let text = fs::read(mounts).map_err(|e| Error::at("read", mounts, &e))?;
-        let mounted = text.split(|b| *b == b'\n').filter_map(|line| {
-            let path = unescaped(line.split(|b| *b == b' ').nth(4)?);
-            Some(Path::new(OsStr::from_bytes(&path)).strip_prefix(root).ok()?.to_owned())
-        });
-        let given = dirs.iter().map(|dir| dir.strip_prefix("/").unwrap_or(dir).to_owned());
-        let paths = mounted.chain(given).chain(ALWAYS.iter().map(PathBuf::from));
-        Ok(Self { paths: paths.filter(|path| !path.as_os_str().is_empty()).collect() })
-    }
-
-    fn has(&self, path: &Path) -> bool {
-        self.paths.contains(path) || path.as_os_str().as_bytes().starts_with(PREFIX)
-    }
-}
-
-/// `\040` and the like stand for white space in lists of mounts.
-fn unescaped(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::new();
-    let mut rest = text;
-    while let Some((first, after)) = rest.split_first() {
-        let code = after.get(..3).filter(|_| *first == b'\\').and_then(|c| std::str::from_utf8(c).ok());
-        if let Some(byte) = code.and_then(|code| u8::from_str_radix(code, 8).ok()) {
-            out.push(byte);
-            rest = &after[3..];
-        } else {
-            out.push(*first);
-            rest = after;
-        }
-    }
-    out
-}
+/// The part of a mode that says what kind of file it is.
+const KIND: u32 = 0o170_000;
+const DIRECTORY: u32 = 0o040_000;
 
 /// The files below a root, and how each was.
 #[derive(Debug, Default)]
@@ -194,105 +149,11 @@ impl Snapshot {
     }
 }
 
-const KIND: u32 = 0o170_000;
-const DIRECTORY: u32 = 0o040_000;
-const SOCKET: u32 = 0o140_000;
-
-/// Directories still to be read, and how many are being read.
-struct Queue {
-    dirs: Vec<PathBuf>,
-    active: usize,
-    failed: bool,
-}
-
-fn walk(root: &Path, ignore: &Ignore) -> Result<Vec<Entry>> {
-    let queue = Mutex::new(Queue { dirs: vec![PathBuf::new()], active: 0, failed: false });
-    let more = Condvar::new();
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let work = || work(root, ignore, &queue, &more);
-    let parts = thread::scope(|scope| {
-        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
-        let panicked = || Err(Error::new("walking the file system: a thread panicked"));
-        threads.into_iter().map(|t| t.join().unwrap_or_else(|_| panicked())).collect::<Result<Vec<_>>>()
-    })?;
-    Ok(parts.into_iter().flatten().collect())
-}
-
-fn work(root: &Path, ignore: &Ignore, queue: &Mutex<Queue>, more: &Condvar) -> Result<Vec<Entry>> {
-    let lock = || queue.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut found = Vec::new();
-    loop {
-        let mut state = lock();
-        let dir = loop {
-            if let Some(dir) = state.dirs.pop() {
-                break dir;
-            }
-            if state.active == 0 || state.failed {
-                return Ok(found);
-            }
-            state = more.wait(state).unwrap_or_else(PoisonError::into_inner);
-        };
-        state.active += 1;
-        drop(state);
-        let mut below = Vec::new();
-        let read = read_dir(root, &dir, ignore, &mut found, &mut below);
-        let mut state = lock();
-        state.active -= 1;
-        state.dirs.append(&mut below);
-        state.failed |= read.is_err();
-        more.notify_all();
-        drop(state);
-        read.map_err(|e| Error::at("read", &root.join(&dir), &e))?;
-    }
-}
-
-fn read_dir(
-    root: &Path,
-    dir: &Path,
-    ignore: &Ignore,
-    found: &mut Vec<Entry>,
-    below: &mut Vec<PathBuf>,
-) -> io::Result<()> {
-    let gone = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
-    let entries = match fs::read_dir(root.join(dir)) {
-        Err(e) if gone(&e) => return Ok(()),
-        entries => entries?,
-    };
-    for entry in entries {
-        let entry = entry?;
-        let path = dir.join(entry.file_name());
-        if ignore.has(&path) {
-            continue;
-        }
-        let metadata = match entry.metadata() {
-            Err(e) if gone(&e) => continue,
-            metadata => metadata?,
-        };
-        let mode = metadata.mode();
-        if mode & KIND == DIRECTORY {
-            below.push(path.clone());
-        }
-        if mode & KIND == SOCKET {
-            continue;
-        }
-        found.push(Entry {
-            path,
-            mode,
-            changed: (metadata.ctime(), metadata.ctime_nsec()),
-            // Of directories it depends on how the file system keeps them.
-            size: if mode & KIND == DIRECTORY { 0 } else { metadata.size() },
-            owner: (metadata.uid(), metadata.gid()),
-            inode: metadata.ino(),
-        });
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::{
-        fs::{File, FileTimes},
-        os::unix::fs::{PermissionsExt, symlink},
+        fs::{self, File, FileTimes},
+        os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     };
 
     use super::*;
@@ -399,10 +260,5 @@ mod tests {
             fs::rename(at("t"), at("old/x")).unwrap();
         };
         assert_eq!(listed(dir.path(), around), ["old", "old/x", "old/x/deep", "old/x/g"]);
-    }
-
-    #[test]
-    fn lists_of_mounts_escape_white_space() {
-        assert_eq!(unescaped(br"/a\040b\134\0"), br"/a b\\0");
     }
 }

@@ -7,10 +7,12 @@
 
 mod api;
 mod archive;
+mod chunks;
 mod connections;
 mod host;
 mod http;
 mod inspected;
+mod stored;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -27,11 +29,12 @@ use sha2::{Digest as _, Sha256};
 
 use self::{
     api::{MAX_ANSWER, check, check_stream, encode, encode_path, in_image, parse_version},
-    archive::{Content, Stored},
+    archive::Content,
     connections::Connections,
     host::Host,
     http::Request,
     inspected::{Inspected, Step, image_of},
+    stored::Stored,
 };
 use crate::{Digest, Error, Image, ImageId, Layer, Reference, Result, SaveResult, Saved, image::host_architecture};
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 use flate2::read::MultiGzDecoder;
 
 use crate::{
-    Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, members::Inflated,
+    Config, Daemon, Digest, Error, History, Layout, Recipe, Reference, Registry, Result, layout, members::inflated,
     save,
 };
 
@@ -203,7 +203,7 @@ impl Images {
             false => stored,
             true if blob.size <= SMALL => Box::new(MultiGzDecoder::new(stored)),
             // What receives (and checks) the blob, what inflates it and who uses it wait for each other as little as can be.
-            true => Box::new(Inflated::new(stored)),
+            true => Box::new(inflated(stored)),
         })
     }
 

@@ -37,15 +37,19 @@ impl Object {
     }
 }
 
-/// The characters Go escapes can only stand inside strings, so they may be replaced wherever they are.
 pub(crate) fn text<T: Serialize + ?Sized>(value: &T) -> String {
     // Maps with keys that are no strings cannot occur: every type written here is ours.
-    let plain = serde_json::to_string(value).unwrap_or_default();
-    if !plain.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
-        return plain;
+    escaped_like_go(serde_json::to_string(value).unwrap_or_default())
+}
+
+/// JSON with the characters escaped that Go's `encoding/json` escapes. They can only stand inside strings, so they may be
+/// replaced wherever they are.
+pub fn escaped_like_go(json: String) -> String {
+    if !json.contains(['<', '>', '&', '\u{2028}', '\u{2029}']) {
+        return json;
     }
-    let mut out = String::with_capacity(plain.len() + 64);
-    for c in plain.chars() {
+    let mut out = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
         match c {
             '<' => out.push_str("\\u003c"),
             '>' => out.push_str("\\u003e"),

@@ -264,7 +264,6 @@ fn parse_basic(encoded: &str) -> Option<Credentials> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

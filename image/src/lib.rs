@@ -33,6 +33,7 @@ pub use digest::Digest;
 pub use error::Error;
 pub use glob::Glob;
 pub use image::{Blob, BlobSource, Image, ImageId, Images, Layer, SaveResult, Saved};
+pub use json::escaped_like_go;
 pub use keychain::Keychain;
 pub use layout::Layout;
 pub use pipeline::{Destination, Event, LayerJob, LayerResult, Pipeline};

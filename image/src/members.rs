@@ -17,7 +17,10 @@ use std::{
 use flate2::read::MultiGzDecoder;
 use libdeflater::Decompressor;
 
-use crate::{fill, read_ahead::ReadAhead};
+use crate::{
+    fill,
+    read_ahead::{Blocks, read_ahead},
+};
 
 /// Of a member that tells its length: ten bytes as in every member, then the extra field.
 const HEADER: usize = 20;
@@ -34,16 +37,6 @@ const WAITING: usize = 2;
 /// Bytes inflated at a time where members do not tell their length.
 const BLOCK: usize = 256 << 10;
 
-/// The bytes of a layer, inflated ahead of whoever reads them.
-pub(crate) struct Inflated {
-    members: Receiver<Waiting>,
-    used_up: Sender<Vec<u8>>,
-    bytes: Vec<u8>,
-    used: usize,
-    /// Why there is no more, for whoever asks again.
-    failed: Option<(io::ErrorKind, String)>,
-}
-
 /// What one member was inflated to, when it is.
 type Waiting = Receiver<io::Result<Vec<u8>>>;
 
@@ -54,41 +47,22 @@ struct Task {
     done: SyncSender<io::Result<Vec<u8>>>,
 }
 
-impl Inflated {
-    pub(crate) fn new(stored: impl Read + Send + 'static) -> Self {
-        let (items, members) = sync_channel(WAITING);
-        let (used_up, spare) = channel();
-        thread::spawn(move || Splitter { stored, items, spare, workers: None }.all());
-        Self { members, used_up, bytes: Vec::new(), used: 0, failed: None }
-    }
-
-    /// `false` at the end.
-    fn next(&mut self) -> io::Result<bool> {
+/// The bytes of a layer, inflated ahead of whoever reads them.
+pub(crate) fn inflated(stored: impl Read + Send + 'static) -> impl Read + Send {
+    let (items, members) = sync_channel(WAITING);
+    let (used_up, spare) = channel();
+    thread::spawn(move || Splitter { stored, items, spare, workers: None }.all());
+    Blocks::new(move |used| {
         // Who would use it again is at the end when nobody takes it.
-        let _ = self.used_up.send(std::mem::take(&mut self.bytes));
-        self.used = 0;
-        if let Some((kind, text)) = &self.failed {
-            return Err(io::Error::new(*kind, text.clone()));
-        }
-        let Ok(member) = self.members.recv() else { return Ok(false) };
-        let inflated = member.recv().unwrap_or_else(|_| Err(io::Error::other("a layer was not inflated to its end")));
-        self.bytes = inflated.inspect_err(|e| self.failed = Some((e.kind(), e.to_string())))?;
-        Ok(true)
-    }
+        let _ = used_up.send(used);
+        let Ok(member) = members.recv() else { return Ok(None) };
+        let inflated: io::Result<_> = member.recv().unwrap_or_else(|_| Err(gone()));
+        inflated.map(Some)
+    })
 }
 
-impl Read for Inflated {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        // A member may be empty.
-        while self.used == self.bytes.len() {
-            if !self.next()? {
-                return Ok(0);
-            }
-        }
-        let n = self.bytes.get(self.used..).unwrap_or_default().read(out)?;
-        self.used += n;
-        Ok(n)
-    }
+fn gone() -> io::Error {
+    io::Error::other("a layer was not inflated to its end")
 }
 
 /// Cuts a blob into members.
@@ -142,7 +116,7 @@ impl<R: Read + Send + 'static> Splitter<R> {
     fn stream(self, read: Vec<u8>) {
         let Self { stored, items, spare, .. } = self;
         // Inflating takes long enough: what is stored is received, and checked, by another thread.
-        let mut rest = MultiGzDecoder::new(ReadAhead::new(io::Cursor::new(read).chain(stored)));
+        let mut rest = MultiGzDecoder::new(read_ahead(io::Cursor::new(read).chain(stored)));
         loop {
             let mut block = spare.try_recv().unwrap_or_default();
             block.resize(BLOCK, 0);
@@ -249,7 +223,7 @@ mod tests {
 
     fn inflate(blob: &[u8]) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
-        Inflated::new(io::Cursor::new(blob.to_vec())).read_to_end(&mut all)?;
+        inflated(io::Cursor::new(blob.to_vec())).read_to_end(&mut all)?;
         Ok(all)
     }
 
@@ -306,7 +280,7 @@ mod tests {
         for at in [HEADER + 40, first - 8, first - 4] {
             let mut bad = blob.clone();
             bad[at] ^= 1;
-            let mut reader = Inflated::new(io::Cursor::new(bad));
+            let mut reader = inflated(io::Cursor::new(bad));
             let mut all = Vec::new();
             let error = reader.read_to_end(&mut all).expect_err(&at.to_string());
             assert_eq!(reader.read(&mut [0]).unwrap_err().to_string(), error.to_string(), "it stays broken");
@@ -318,7 +292,7 @@ mod tests {
             assert!(inflate(&bad).map_or(true, |all| all == [text(5000, 1), text(5000, 2)].concat()), "{at} {by}");
         }
         let failing = io::Cursor::new(member(b"x")).chain(Broken);
-        assert_eq!(Inflated::new(failing).read_to_end(&mut Vec::new()).unwrap_err().to_string(), "broken");
+        assert_eq!(inflated(failing).read_to_end(&mut Vec::new()).unwrap_err().to_string(), "broken");
     }
 
     #[test]
@@ -335,7 +309,7 @@ mod tests {
     #[test]
     fn whoever_stops_reading_stops_everything() {
         let blob: Vec<u8> = (0..30).flat_map(|n| member(&text(BLOCK, n))).collect();
-        let mut reader = Inflated::new(io::Cursor::new(blob));
+        let mut reader = inflated(io::Cursor::new(blob));
         reader.read_exact(&mut [0; 10]).unwrap();
         drop(reader);
     }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read},
-    sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel},
+    sync::mpsc::{Receiver, SyncSender, channel, sync_channel},
     thread,
 };
 
@@ -10,23 +10,52 @@ const BLOCK: usize = 256 << 10;
 /// Blocks read and not used yet.
 const AHEAD: usize = 3;
 
-/// The bytes of another reader, read ahead by a thread of its own; no more than a few blocks.
-pub(crate) struct ReadAhead {
-    filled: Receiver<io::Result<Vec<u8>>>,
-    used_up: Sender<Vec<u8>>,
+/// Bytes that come in blocks, each of them made by another thread. Who makes them gets used ones back.
+pub(crate) struct Blocks<N> {
+    /// Takes the used block and gives the next one, `None` at the end.
+    next: N,
     block: Vec<u8>,
     used: usize,
     /// Why there is no more, for whoever asks again.
     failed: Option<(io::ErrorKind, String)>,
 }
 
-impl ReadAhead {
-    pub(crate) fn new(inner: impl Read + Send + 'static) -> Self {
-        let (full, filled) = sync_channel(AHEAD);
-        let (used_up, empty) = channel();
-        thread::spawn(move || read_all(inner, &full, &empty));
-        Self { filled, used_up, block: Vec::new(), used: 0, failed: None }
+impl<N: FnMut(Vec<u8>) -> io::Result<Option<Vec<u8>>>> Blocks<N> {
+    pub(crate) fn new(next: N) -> Self {
+        Self { next, block: Vec::new(), used: 0, failed: None }
     }
+}
+
+impl<N: FnMut(Vec<u8>) -> io::Result<Option<Vec<u8>>>> Read for Blocks<N> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        // A block may be empty.
+        while self.used == self.block.len() {
+            if let Some((kind, text)) = &self.failed {
+                return Err(io::Error::new(*kind, text.clone()));
+            }
+            self.used = 0;
+            let next = (self.next)(std::mem::take(&mut self.block));
+            match next.inspect_err(|e| self.failed = Some((e.kind(), e.to_string())))? {
+                Some(block) => self.block = block,
+                None => return Ok(0),
+            }
+        }
+        let n = self.block.get(self.used..).unwrap_or_default().read(out)?;
+        self.used += n;
+        Ok(n)
+    }
+}
+
+/// The bytes of another reader, read ahead by a thread of its own; no more than a few blocks.
+pub(crate) fn read_ahead(inner: impl Read + Send + 'static) -> impl Read + Send {
+    let (full, filled) = sync_channel(AHEAD);
+    let (used_up, empty) = channel();
+    thread::spawn(move || read_all(inner, &full, &empty));
+    Blocks::new(move |used| {
+        // Who reads ahead is at the end when nobody takes it.
+        let _ = used_up.send(used);
+        filled.recv().map_or(Ok(None), |block: io::Result<_>| block.map(Some))
+    })
 }
 
 fn read_all(mut inner: impl Read, full: &SyncSender<io::Result<Vec<u8>>>, empty: &Receiver<Vec<u8>>) {
@@ -61,28 +90,6 @@ pub fn fill(from: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     Ok(filled)
 }
 
-impl Read for ReadAhead {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        if self.used == self.block.len() {
-            // Who reads ahead is at the end when nobody takes it.
-            let _ = self.used_up.send(std::mem::take(&mut self.block));
-            self.used = 0;
-            match (self.filled.recv(), &self.failed) {
-                (Ok(Ok(block)), _) => self.block = block,
-                (Ok(Err(error)), _) => {
-                    self.failed = Some((error.kind(), error.to_string()));
-                    return Err(error);
-                }
-                (Err(_), Some((kind, text))) => return Err(io::Error::new(*kind, text.clone())),
-                (Err(_), None) => return Ok(0),
-            }
-        }
-        let n = self.block.get(self.used..).unwrap_or_default().read(out)?;
-        self.used += n;
-        Ok(n)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,10 +106,10 @@ mod tests {
         for length in [0, 1, BLOCK, BLOCK + 1, 7 * BLOCK + 3] {
             let bytes: Vec<u8> = (0..length).map(|n| n.to_le_bytes()[0] ^ n.to_le_bytes()[1]).collect();
             let mut all = Vec::new();
-            ReadAhead::new(io::Cursor::new(bytes.clone())).read_to_end(&mut all).unwrap();
+            read_ahead(io::Cursor::new(bytes.clone())).read_to_end(&mut all).unwrap();
             assert_eq!(all, bytes);
         }
-        let mut reader = ReadAhead::new(io::repeat(7).take(2 * BLOCK as u64).chain(Broken));
+        let mut reader = read_ahead(io::repeat(7).take(2 * BLOCK as u64).chain(Broken));
         let mut all = Vec::new();
         let error = reader.read_to_end(&mut all).unwrap_err();
         assert_eq!((error.kind(), error.to_string().as_str()), (io::ErrorKind::InvalidData, "broken"));

@@ -67,7 +67,7 @@ impl Reference {
     }
 
     /// Whether both are in one repository of one registry.
-    pub fn same_repository(&self, other: &Self) -> bool {
+    pub(crate) fn same_repository(&self, other: &Self) -> bool {
         self.registry == other.registry && self.repository == other.repository
     }
 

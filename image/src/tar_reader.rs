@@ -9,7 +9,10 @@ use std::io::{self, Read, Seek};
 use tar::{EntryType, GnuExtSparseHeader, GnuSparseHeader, Header};
 
 use self::records::{digits, seconds};
-use crate::tar_header::{BLOCK, Records};
+use crate::{
+    fill,
+    tar_header::{BLOCK, Records},
+};
 
 /// What the names of extended attributes begin with, as the keys of PAX records.
 pub const XATTR: &str = "SCHILY.xattr.";
@@ -119,15 +122,10 @@ impl<R: Read> TarReader<R> {
         self.at = self.next;
         let mut header = Header::new_old();
         let block = header.as_mut_bytes();
-        let mut filled = 0;
-        while filled < BLOCK {
-            match self.from.read(&mut block[filled..]) {
-                Ok(0) if filled == 0 => return Ok(None),
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(n) => filled += n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
+        match fill(&mut self.from, block)? {
+            0 => return Ok(None),
+            BLOCK => {}
+            _ => return Err(io::ErrorKind::UnexpectedEof.into()),
         }
         self.passed(BLOCK as u64)?;
         if block.iter().all(|byte| *byte == 0) {

@@ -1,5 +1,5 @@
 //! Whole images made by the pipeline and saved in a real registry.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Layers on the file system, unpacked by several threads that check each block.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod common;
 

@@ -20,6 +20,7 @@ use platform_api::{
 };
 use tracing::{debug, warn};
 
+use crate::labels;
 use dockerfiles::ToApply;
 
 /// What Go's zero time looks like: the same extension makes the same image, whenever it runs.
@@ -113,9 +114,9 @@ fn apply(
         // Generate let the first run.Dockerfile that counts switch the base: restorer kept that one, and we are in it.
         let may_switch = kind == ExtendKind::Run && n == 0;
         image = apply_one(applier, dockerfile, image, (base, digest.as_ref()), may_switch)?;
-        let says_so = image.config.label(names::label::REBASABLE).is_some_and(is_true);
+        let says_so = image.config.label(labels::REBASABLE).is_some_and(is_true);
         rebasable = rebasable && says_so;
-        image.config.labels.insert(names::label::REBASABLE.to_owned(), rebasable.to_string());
+        image.config.labels.insert(labels::REBASABLE.to_owned(), rebasable.to_string());
         image.config.created = Some(NO_TIME.to_owned());
         digest = Some(Layout::digest_of(&image)?);
     }
@@ -154,7 +155,7 @@ fn apply_one(
         );
     }
     // Each has to say for itself that what it adds is safe.
-    image.config.labels.remove(names::label::REBASABLE);
+    image.config.labels.remove(labels::REBASABLE);
     let layers = image.layers.len();
     let done = applier
         .apply(&dockerfile.parsed, image, &args, &dockerfile.path, &dockerfile.context)

@@ -13,14 +13,14 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use buildpack_api::{Context, Env, ExtendConfig, Extension, Kind, RunError, read_bounded};
+use buildpack_api::{Context, ExtendConfig, Extension, Kind, RunError, read_bounded};
 use platform_api::{
     Analyzed, BuildImage, ExitCode, Failure, Group, GroupEntry, Plan, RunImage, RunImages, inputs::DetectorInputs,
 };
 use tracing::{debug, warn};
 
 use crate::{
-    detect::Detected,
+    detect::{Detected, context},
     layers_dir::{is_own_dir, read_own_toml},
     os_release, run_image, sbom, span,
 };
@@ -87,7 +87,8 @@ fn generate_in(
     run: &RunImages,
 ) -> anyhow::Result<(Detected, Analyzed)> {
     let Detected { group, mut plan } = detected;
-    let context = context(inputs, &analyzed);
+    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
+    let context = context(inputs, os_release::completed_aloud(target));
     let output = &places.output;
     let mut dockerfiles = Vec::new();
     for entry in &group.extensions {
@@ -111,19 +112,6 @@ fn generate_in(
     dockerfiles.iter().try_for_each(|dockerfile| dockerfile.copy_to(&inputs.generated))?;
     remove_dir(work)?;
     Ok((Detected { group, plan }, analyzed))
-}
-
-fn context(inputs: &DetectorInputs, analyzed: &Analyzed) -> Context {
-    let target = analyzed.run_image.as_ref().and_then(|image| image.target.as_ref());
-    Context {
-        app: inputs.app.clone(),
-        platform: inputs.platform.clone(),
-        build_config: Some(inputs.build_config.clone()),
-        target: os_release::completed_aloud(target),
-        no_color: inputs.log.no_color,
-        exec_env: inputs.exec_env.clone(),
-        env: Env::for_build(inputs.inherited.iter().cloned()),
-    }
 }
 
 /// A Dockerfile that an extension made.

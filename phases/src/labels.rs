@@ -2,33 +2,11 @@
 //! `<`, `>`, `&` and the two line separators escaped.
 
 use anyhow::Context as _;
-use image::{Config, Image};
+use image::{Config, Image, escaped_like_go};
+pub use platform_api::names::label::*;
 use platform_api::{CacheMetadata, LayersMetadata};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-
-/// platform.md "Lifecycle Metadata"
-pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
-/// platform.md "Build Metadata"
-pub const BUILD_METADATA: &str = "io.buildpacks.build.metadata";
-/// platform.md "Project Metadata"
-pub const PROJECT_METADATA: &str = "io.buildpacks.project.metadata";
-/// On a cache image; in a cache volume the name of the metadata file.
-pub const CACHE_METADATA: &str = "io.buildpacks.lifecycle.cache.metadata";
-/// The execution environment of the build (Platform API 0.15).
-pub const EXEC_ENV: &str = "io.buildpacks.exec-env";
-/// `false`: the image must not be rebased.
-pub const REBASABLE: &str = "io.buildpacks.rebasable";
-/// The target ID of a base image.
-pub const BASE_ID: &str = "io.buildpacks.base.id";
-/// The name of a base image's distribution.
-pub const DISTRO_NAME: &str = "io.buildpacks.base.distro.name";
-/// The version of a base image's distribution.
-pub const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
-/// The stack of a base image (before Platform API 0.12).
-pub const STACK_ID: &str = "io.buildpacks.stack.id";
-/// The mixins of a base image (before Platform API 0.12).
-pub const STACK_MIXINS: &str = "io.buildpacks.stack.mixins";
 
 /// How the toml crate shows a datetime to a serialiser that does not know it.
 const DATETIME_KEY: &str = "$__toml_private_datetime";
@@ -39,23 +17,7 @@ const DATETIME_KEY: &str = "$__toml_private_datetime";
 /// A value that JSON cannot hold.
 pub fn to_json<T: Serialize + ?Sized>(value: &T) -> anyhow::Result<String> {
     let text = serde_json::to_string(value)?;
-    Ok(escape_like_go(&datetimes_as_strings(&text)))
-}
-
-/// Outside of strings none of these characters occurs in JSON, so the whole text can be searched.
-fn escape_like_go(json: &str) -> String {
-    let mut out = String::with_capacity(json.len());
-    for c in json.chars() {
-        match c {
-            '<' => out.push_str("\\u003c"),
-            '>' => out.push_str("\\u003e"),
-            '&' => out.push_str("\\u0026"),
-            '\u{2028}' => out.push_str("\\u2028"),
-            '\u{2029}' => out.push_str("\\u2029"),
-            c => out.push(c),
-        }
-    }
-    out
+    Ok(escaped_like_go(datetimes_as_strings(&text)))
 }
 
 /// `{"$__toml_private_datetime":"…"}` becomes `"…"`. The pattern begins with an unescaped quote, so it cannot occur

@@ -19,41 +19,39 @@ use crate::sbom::SbomFile;
 
 /// The layers directories of a group.
 #[derive(Debug)]
-pub struct LayersDir {
+pub(crate) struct LayersDir {
     /// In the order of the group.
-    pub buildpacks: Vec<BuildpackDir>,
+    pub(crate) buildpacks: Vec<BuildpackDir>,
 }
 
 /// The layers directory of one buildpack.
 #[derive(Debug)]
-pub struct BuildpackDir {
-    pub id: BuildpackId,
-    pub version: String,
+pub(crate) struct BuildpackDir {
+    pub(crate) id: BuildpackId,
+    pub(crate) version: String,
     /// `<layers>/<escaped id>`; need not exist.
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// store.toml
-    pub store: Option<Store>,
+    pub(crate) store: Option<Store>,
     /// Everything that is a layer by name: `<layer>.toml` or a directory, in byte order of the former.
-    pub layers: Vec<LayerDir>,
+    pub(crate) layers: Vec<LayerDir>,
     /// `*.sbom.*.json`, sorted by name.
-    pub sboms: Vec<SbomFile>,
+    pub(crate) sboms: Vec<SbomFile>,
 }
 
 /// One layer.
 #[derive(Debug)]
-pub struct LayerDir {
+pub(crate) struct LayerDir {
     /// Never empty, `.`, `..` or a reserved name; it has no `/`.
-    pub name: String,
+    pub(crate) name: String,
     /// `<layer>`
-    pub path: PathBuf,
+    pub(crate) path: PathBuf,
     /// `<layer>` is a directory, or a link to one.
-    pub has_contents: bool,
+    pub(crate) has_contents: bool,
     /// `<layer>.toml` is there.
-    pub has_toml: bool,
+    pub(crate) has_toml: bool,
     /// `<layer>.toml`; the default where there is none. The error names the path.
-    pub toml: Result<LayerToml, ParseError>,
-    /// The legacy file `<layer>.sha`; empty where there is none, or where it is something else.
-    pub sha: String,
+    pub(crate) toml: Result<LayerToml, ParseError>,
 }
 
 impl LayersDir {
@@ -61,7 +59,7 @@ impl LayersDir {
     ///
     /// # Errors
     /// As [`BuildpackDir::read`].
-    pub fn read(layers: &Path, group: &Group) -> anyhow::Result<Self> {
+    pub(crate) fn read(layers: &Path, group: &Group) -> anyhow::Result<Self> {
         let buildpacks = group.buildpacks.iter().map(|bp| BuildpackDir::read(layers, &bp.id, &bp.version));
         Ok(Self { buildpacks: buildpacks.collect::<Result<_, FileError>>()? })
     }
@@ -73,7 +71,7 @@ impl BuildpackDir {
     /// # Errors
     /// The directory is a link or no directory, cannot be listed, has a bad store.toml, or holds a `*.toml` that can
     /// name no layer. What is wrong with a layer's file is in [`LayerDir::toml`].
-    pub fn read(layers: &Path, id: &BuildpackId, version: &str) -> Result<Self, FileError> {
+    pub(crate) fn read(layers: &Path, id: &BuildpackId, version: &str) -> Result<Self, FileError> {
         let path = layers.join(id.escaped());
         let (id, version) = (id.clone(), version.to_owned());
         let mut dir = Self { id, version, path, store: None, layers: Vec::new(), sboms: Vec::new() };
@@ -106,7 +104,7 @@ impl BuildpackDir {
     }
 
     /// The layer of this name.
-    pub fn layer(&self, name: &str) -> Option<&LayerDir> {
+    pub(crate) fn layer(&self, name: &str) -> Option<&LayerDir> {
         self.layers.iter().find(|layer| layer.name == name)
     }
 }
@@ -115,12 +113,10 @@ impl LayerDir {
     fn read(dir: &Path, name: String) -> Self {
         let path = dir.join(&name);
         let toml_path = dir.join(format!("{name}.toml"));
-        let sha = read_toml_bounded(&dir.join(format!("{name}.sha"))).ok().flatten();
         Self {
             has_contents: path.is_dir(),
             has_toml: !toml_path.is_dir() && fs::symlink_metadata(&toml_path).is_ok(),
             toml: if toml_path.is_dir() { Ok(LayerToml::default()) } else { LayerToml::read(&toml_path) },
-            sha: sha.unwrap_or_default(),
             name,
             path,
         }
@@ -215,7 +211,6 @@ mod tests {
         let names: Vec<_> = dir.layers.iter().map(|l| (l.name.as_str(), l.has_toml, l.has_contents)).collect();
         assert_eq!(names, [("a-b", true, false), ("a", true, true), ("bare", false, true)]);
         assert!(dir.layer("a").unwrap().toml.as_ref().unwrap().types.launch);
-        assert_eq!(dir.layer("a").unwrap().sha, "sha256:1");
         assert!(dir.store.unwrap().metadata.contains_key("n"));
         assert_eq!(dir.sboms.len(), 1);
     }

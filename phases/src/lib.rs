@@ -4,22 +4,20 @@
 //! Spec: <https://github.com/buildpacks/spec/blob/main/platform.md>
 
 pub mod analyze;
+pub mod build;
 pub mod cache;
+pub mod detect;
 pub mod export;
 pub mod extend;
+pub mod generate;
 mod hashing;
 pub mod labels;
+mod layers_dir;
+mod os_release;
 mod parallel;
 pub mod rebase;
 pub mod restore;
 pub mod run_image;
-pub mod target;
-
-// detect, generate and build, and what they share with the others.
-pub mod build;
-pub mod detect;
-pub mod generate;
-pub mod layers_dir;
-pub mod os_release;
-pub mod sbom;
+mod sbom;
 pub mod span;
+mod target;

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 const OS_RELEASE: &str = "/etc/os-release";
 
 /// The target to build for, and what to tell the user of how it was found. Call it once per phase: it may read a file.
-pub fn completed(target: Option<&TargetData>) -> (Target, Vec<(LogLevel, String)>) {
+pub(crate) fn completed(target: Option<&TargetData>) -> (Target, Vec<(LogLevel, String)>) {
     completed_from(target, Path::new(OS_RELEASE))
 }
 

@@ -11,7 +11,7 @@ use std::{
 /// Waiting for registries and disks, not computing, is most of the work: a few threads more than cores do no harm.
 const MAX_THREADS: usize = 8;
 
-/// Calls `work` for each item, on up to eight threads; the results are in the items' order.
+/// Calls `work` for each item, on several threads; the results are in the items' order.
 pub(crate) fn map<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
     if items.len() <= 1 {
         return items.iter().map(work).collect();

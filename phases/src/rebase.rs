@@ -130,9 +130,8 @@ fn replace_base(app: &mut Image, base: &Image, old_layers: usize) {
 
 /// The labels that describe the base are those of the new one.
 fn copy_labels(app: &mut Image, base: &Image, api: PlatformApi) {
-    let describes_base = |key: &str| {
-        key.starts_with("io.buildpacks.stack.") || api.target_data() && key.starts_with("io.buildpacks.base.")
-    };
+    let describes_base =
+        |key: &str| key.starts_with(labels::STACK_PREFIX) || api.target_data() && key.starts_with(labels::BASE_PREFIX);
     app.config.labels.retain(|key, _| !describes_base(key));
     let of_base = base.config.labels.iter().filter(|(key, _)| describes_base(key));
     app.config.labels.extend(of_base.map(|(key, value)| (key.clone(), value.clone())));

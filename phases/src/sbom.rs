@@ -14,7 +14,7 @@ use nix::fcntl::OFlag;
 
 /// What an SBOM describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SbomOf {
+pub(crate) enum SbomOf {
     /// `launch.sbom.*`: the app image, beyond its layers.
     Launch,
     /// `build.sbom.*`: the build environment.
@@ -25,16 +25,16 @@ pub enum SbomOf {
 
 /// An SBOM file in a buildpack's layers directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SbomFile {
-    pub path: PathBuf,
-    pub of: SbomOf,
+pub(crate) struct SbomFile {
+    pub(crate) path: PathBuf,
+    pub(crate) of: SbomOf,
     /// `None`: not one of the formats the spec knows.
-    pub format: Option<SbomFormat>,
+    pub(crate) format: Option<SbomFormat>,
 }
 
 /// The parts of `<layers>/sbom`, and who takes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SbomDir {
+pub(crate) enum SbomDir {
     /// Goes into the app image.
     Launch,
     /// Stays, for the platform.
@@ -45,7 +45,7 @@ pub enum SbomDir {
 
 impl SbomDir {
     /// The name under `<layers>/sbom`.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Launch => "launch",
             Self::Build => "build",
@@ -54,26 +54,26 @@ impl SbomDir {
     }
 
     /// `<layers>/sbom/<name>`
-    pub fn path(self, layers: &Path) -> PathBuf {
+    pub(crate) fn path(self, layers: &Path) -> PathBuf {
         layers.join("sbom").join(self.name())
     }
 
     /// `<layers>/sbom/<name>/<escaped id>[/<layer>]/sbom.<extension>`
-    pub fn file(self, layers: &Path, id: &BuildpackId, layer: Option<&str>, format: SbomFormat) -> PathBuf {
+    pub(crate) fn file(self, layers: &Path, id: &BuildpackId, layer: Option<&str>, format: SbomFormat) -> PathBuf {
         let mut path = self.path(layers).join(id.escaped());
         path.extend(layer);
         path.join(format!("sbom.{}", format.extension()))
     }
 
     /// Where the legacy bill of materials is kept (launch and build only, Platform API 0.9).
-    pub fn legacy_file(self, layers: &Path) -> PathBuf {
+    pub(crate) fn legacy_file(self, layers: &Path) -> PathBuf {
         self.path(layers).join("sbom.legacy.json")
     }
 }
 
 impl SbomFile {
     /// The file `name` in `dir`, where the name has the form `*.sbom.*.json`. A layer's name may have dots.
-    pub fn from_name(dir: &Path, name: &str) -> Option<Self> {
+    pub(crate) fn from_name(dir: &Path, name: &str) -> Option<Self> {
         let parsed = SbomName::parse(name)?;
         let of = match parsed.of {
             "launch" => SbomOf::Launch,
@@ -84,13 +84,13 @@ impl SbomFile {
     }
 
     /// `<dir>/<layer>.sbom.<extension>`: how restore names a layer's SBOM.
-    pub fn path_for_layer(dir: &Path, layer: &str, format: SbomFormat) -> PathBuf {
+    pub(crate) fn path_for_layer(dir: &Path, layer: &str, format: SbomFormat) -> PathBuf {
         dir.join(format!("{layer}.sbom.{}", format.extension()))
     }
 
     /// The layer it is of, and the directories it belongs into. `types` are the layer's; a layer that is launched
     /// counts as launch, any other as build, and a cached one is also kept with the cache.
-    pub fn destinations(&self, types: LayerTypes) -> (Option<&str>, Vec<SbomDir>) {
+    pub(crate) fn destinations(&self, types: LayerTypes) -> (Option<&str>, Vec<SbomDir>) {
         match &self.of {
             SbomOf::Launch => (None, vec![SbomDir::Launch]),
             SbomOf::Build => (None, vec![SbomDir::Build]),
@@ -105,7 +105,7 @@ impl SbomFile {
     }
 
     /// The format, which must be among those the buildpack declares (media types; parameters are ignored).
-    pub fn checked_format(&self, module: &str, declared: &[String]) -> anyhow::Result<SbomFormat> {
+    pub(crate) fn checked_format(&self, module: &str, declared: &[String]) -> anyhow::Result<SbomFormat> {
         let path = self.path.display();
         let Some(format) = self.format else { bail!("unsupported SBOM file format: '{path}'") };
         if !format.is_declared(declared) {
@@ -120,7 +120,7 @@ impl SbomFile {
 
 /// Copies a regular file (its mode is 0666 & umask) and missing parents (0777 & umask). What is at `to` is replaced, never
 /// followed.
-pub fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     // Without O_NONBLOCK a named pipe would hold us until somebody writes into it.
     let mut source = fs::OpenOptions::new()
         .read(true)

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::labels;
 
 /// The target of an image, as analyzed.toml records it. platform.md "analyzed.toml"
-pub fn of_image(image: &Image) -> TargetData {
+pub(crate) fn of_image(image: &Image) -> TargetData {
     let config = &image.config;
     let (name, version) = (config.label(labels::DISTRO_NAME), config.label(labels::DISTRO_VERSION));
     let distros = if name.is_some() || version.is_some() {
@@ -30,7 +30,7 @@ pub fn of_image(image: &Image) -> TargetData {
 
 /// Whether an app on `app` can be rebased onto `base`: parts that either leaves open match, a distribution that the
 /// new base names must be the app's.
-pub fn satisfied_for_rebase(base: &TargetData, app: &TargetData) -> bool {
+pub(crate) fn satisfied_for_rebase(base: &TargetData, app: &TargetData) -> bool {
     let (base, app) = (&base.target, &app.target);
     let open_or_equal = |a: &str, b: &str| a.is_empty() || b.is_empty() || a == b;
     if base.os != app.os || base.arch != app.arch || !open_or_equal(&base.variant, &app.variant) {
@@ -43,7 +43,7 @@ pub fn satisfied_for_rebase(base: &TargetData, app: &TargetData) -> bool {
 }
 
 /// A target as messages show it.
-pub fn to_json(data: &TargetData) -> String {
+pub(crate) fn to_json(data: &TargetData) -> String {
     #[derive(Serialize)]
     #[serde(rename_all = "kebab-case")]
     struct Shown<'a> {

@@ -1,5 +1,4 @@
 //! What analyze finds, in a layout and in a registry.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! The cache in a volume: written by export, read by restore, and never half, whenever a build is killed.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Checksums of blocks beside the tars of a cache volume: restore is quicker with them, and the same without.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,4 @@
 //! Exports to a layout: what the image is, byte for byte the same from the same input, and what is reused.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Exports on a run image that extensions extended.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

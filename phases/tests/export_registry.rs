@@ -1,5 +1,5 @@
 //! Exports to a real registry: layers shared by image and cache, cache images that do not grow, several names.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

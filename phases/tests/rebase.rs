@@ -1,5 +1,5 @@
 //! Rebases of exported images, in a layout and in a registry.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

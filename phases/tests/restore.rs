@@ -1,5 +1,4 @@
 //! Restores without a cache, of what the previous image says, and what must not happen.
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
 mod common;
 

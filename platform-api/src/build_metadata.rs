@@ -10,9 +10,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{BuildLabel, GroupEntry, LauncherInfo, PlatformApi, group::EntryKeys, print::to_toml};
 
-/// Where exported images have the launcher.
-pub const DEFAULT_LAUNCHER_PATH: &str = crate::names::path::LAUNCHER;
-
 /// A process for every execution environment.
 const EVERY_EXEC_ENV: &str = "*";
 

@@ -42,7 +42,7 @@ fn refuse_special(path: &Path) -> Result<u64, FileError> {
 }
 
 /// The file's text, `None` where there is no such file.
-pub fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
+pub(crate) fn read_if_exists(path: &Path) -> Result<Option<String>, FileError> {
     let size = refuse_special(path)?;
     match File::open(path) {
         Ok(file) => read_open(path, file, size).map(Some),

@@ -3,7 +3,7 @@
 //!
 //! Spec: platform.md, the "Inputs" table of each executable.
 
-use crate::{PlatformApi, names::env, names::path};
+use crate::{Executable, PlatformApi, names::env, names::path};
 
 /// What a flag's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,64 +54,6 @@ pub struct FlagInfo {
     pub default: &'static str,
     /// A sentence without a full stop.
     pub help: &'static str,
-}
-
-/// The programs that have flags.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Executable {
-    /// `analyzer`
-    Analyzer,
-    /// `detector`
-    Detector,
-    /// `restorer`
-    Restorer,
-    /// `extender`
-    Extender,
-    /// `builder`
-    Builder,
-    /// `exporter`
-    Exporter,
-    /// `creator`
-    Creator,
-    /// `rebaser`
-    Rebaser,
-}
-
-impl Executable {
-    /// All of them, in the order of a build.
-    pub const ALL: [Self; 8] = [
-        Self::Analyzer,
-        Self::Detector,
-        Self::Restorer,
-        Self::Extender,
-        Self::Builder,
-        Self::Exporter,
-        Self::Creator,
-        Self::Rebaser,
-    ];
-
-    /// The program's file name.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Analyzer => "analyzer",
-            Self::Detector => "detector",
-            Self::Restorer => "restorer",
-            Self::Extender => "extender",
-            Self::Builder => "builder",
-            Self::Exporter => "exporter",
-            Self::Creator => "creator",
-            Self::Rebaser => "rebaser",
-        }
-    }
-
-    /// What follows the flags.
-    pub fn arguments(self) -> &'static str {
-        match self {
-            Self::Analyzer | Self::Creator => "<image>",
-            Self::Exporter | Self::Rebaser => "<image> [<image>...]",
-            Self::Detector | Self::Restorer | Self::Extender | Self::Builder => "",
-        }
-    }
 }
 
 /// The flags an executable has at this Platform API, sorted by name.

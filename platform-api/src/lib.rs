@@ -10,6 +10,7 @@ mod analyzed_keys;
 mod build_label;
 mod build_metadata;
 mod data;
+mod executable;
 mod exit;
 pub mod file;
 mod flag_table;
@@ -33,10 +34,11 @@ mod version;
 
 pub use analyzed::{Analyzed, BuildImage, RunImage, TargetData};
 pub use build_label::{BuildLabel, LauncherInfo};
-pub use build_metadata::{BuildMetadata, DEFAULT_LAUNCHER_PATH};
+pub use build_metadata::BuildMetadata;
 pub use data::Data;
+pub use executable::Executable;
 pub use exit::{ExitCode, Failure};
-pub use flag_table::{Executable, FlagInfo, FlagKind, describe};
+pub use flag_table::{FlagInfo, FlagKind, describe};
 pub use flags::{Flags, Parsed, usage};
 pub use group::{Group, GroupEntry};
 pub use labels::{

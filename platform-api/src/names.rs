@@ -109,15 +109,15 @@ pub mod env {
 
 /// Labels of images.
 pub mod label {
-    /// What built the image: buildpacks, processes, launcher.
+    /// What built the image: buildpacks, processes, launcher (platform.md, "Build Metadata").
     pub const BUILD_METADATA: &str = "io.buildpacks.build.metadata";
-    /// Which layer is whose, for the next build and for rebase.
+    /// Which layer is whose, for the next build and for rebase (platform.md, "Lifecycle Metadata").
     pub const LIFECYCLE_METADATA: &str = "io.buildpacks.lifecycle.metadata";
-    /// Where the source is from.
+    /// Where the source is from (platform.md, "Project Metadata").
     pub const PROJECT_METADATA: &str = "io.buildpacks.project.metadata";
     /// Which layers a cache has; also the name of a cache volume's metadata file.
     pub const CACHE_METADATA: &str = "io.buildpacks.lifecycle.cache.metadata";
-    /// The execution environment of the build.
+    /// The execution environment of the build (from Platform API 0.15).
     pub const EXEC_ENV: &str = "io.buildpacks.exec-env";
     /// Whether the image may be rebased without force.
     pub const REBASABLE: &str = "io.buildpacks.rebasable";
@@ -131,9 +131,9 @@ pub mod label {
     pub const DISTRO_VERSION: &str = "io.buildpacks.base.distro.version";
     /// What all labels of a stack begin with.
     pub const STACK_PREFIX: &str = "io.buildpacks.stack.";
-    /// A base image's stack.
+    /// A base image's stack (before Platform API 0.12).
     pub const STACK_ID: &str = "io.buildpacks.stack.id";
-    /// What a base image has beyond its stack, as a JSON list.
+    /// What a base image has beyond its stack, as a JSON list (before Platform API 0.12).
     pub const STACK_MIXINS: &str = "io.buildpacks.stack.mixins";
 }
 

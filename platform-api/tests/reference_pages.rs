@@ -7,7 +7,8 @@ use std::{fmt::Write as _, path::Path};
 
 use platform_api::{Executable, FlagInfo, LAUNCHER, PlatformApi, Reference, describe, reference};
 
-const NOTE: &str = "<!-- Made by `make reference` from platform-api/src/flag_table.rs, reference.rs and exit.rs. -->";
+const NOTE: &str =
+    "<!-- Made by `make reference` from platform-api/src: executable.rs, flag_table.rs, reference.rs, exit.rs. -->";
 
 /// Since and until when the executable has the flag.
 fn apis(executable: Executable, name: &str) -> String {

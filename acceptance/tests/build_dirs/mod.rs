@@ -6,6 +6,7 @@
 use std::{
     fmt::Write as _,
     fs,
+    ops::Deref,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::Command,
@@ -13,61 +14,33 @@ use std::{
 
 use acceptance::{
     run::{as_user, command, executable},
-    tree::{Entry, give_to, temp_dir, write, write_buildpack},
+    tree::{Entry, TempTree, give_to, write_buildpack},
 };
-use tempfile::TempDir;
 
 /// User and group of the build, where the tests run as root.
 pub(crate) const USER: u32 = 1000;
 
 pub(crate) struct BuildDirs {
-    dir: TempDir,
+    dir: TempTree,
+}
+
+impl Deref for BuildDirs {
+    type Target = TempTree;
+
+    fn deref(&self) -> &TempTree {
+        &self.dir
+    }
 }
 
 impl BuildDirs {
     /// Empty directories, and an order.toml without groups.
     pub(crate) fn new() -> Self {
-        let dirs = Self { dir: temp_dir() };
+        let dirs = Self { dir: TempTree::new(&[]) };
         for path in ["app", "layers", "platform/env", "config/env", "buildpacks", "extensions", "cnb", "home", "tmp"] {
             dirs.write(&[(path, Entry::Dir)]);
         }
         dirs.write(&[("cnb/order.toml", Entry::File(""))]);
         dirs
-    }
-
-    /// Where it is, without symbolic links.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().canonicalize().expect("the build's directories").join(path)
-    }
-
-    /// [`BuildDirs::path`] as text.
-    pub(crate) fn text(&self, path: &str) -> String {
-        self.path(path).to_str().expect("a path of letters").to_owned()
-    }
-
-    pub(crate) fn write(&self, entries: &[(&str, Entry)]) {
-        write(self.dir.path(), entries);
-    }
-
-    pub(crate) fn read(&self, path: &str) -> String {
-        let bytes = fs::read(self.path(path)).unwrap_or_else(|e| panic!("read {path}: {e}"));
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    pub(crate) fn toml(&self, path: &str) -> toml::Table {
-        let text = self.read(path);
-        toml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}\n{text}"))
-    }
-
-    pub(crate) fn exists(&self, path: &str) -> bool {
-        self.path(path).symlink_metadata().is_ok()
-    }
-
-    pub(crate) fn remove(&self, path: &str) {
-        let path = self.path(path);
-        let is_dir = path.symlink_metadata().is_ok_and(|m| m.is_dir());
-        let removed = if is_dir { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.unwrap_or_else(|e| panic!("remove {}: {e}", path.display()));
     }
 
     /// The names in a directory, sorted.
@@ -149,7 +122,7 @@ impl BuildDirs {
     /// Makes the call the build user's, and all the directories, too. Without root they are ours already.
     pub(crate) fn as_build_user(&self, call: &mut Command) {
         if is_root() {
-            give_to(self.dir.path(), USER, USER);
+            give_to(&self.path(""), USER, USER);
             as_user(call, USER, USER);
         }
     }

@@ -5,22 +5,15 @@
 
 pub(crate) mod storage;
 
-use std::{
-    fmt::Write as _,
-    fs,
-    os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt::Write as _, fs, ops::Deref, os::unix::fs::MetadataExt, path::Path, process::Command};
 
 use acceptance::{
     image::LayoutImage,
     registry::{Options, RegistryServer},
     run::{command, executable},
-    tree::{Entry, give_to, temp_dir, write},
+    tree::{Entry, TempTree, give_to, write},
 };
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
 /// User and group of the build, where the tests run as root.
 pub(crate) const USER: u32 = 1000;
@@ -29,10 +22,18 @@ pub(crate) const USER: u32 = 1000;
 pub(crate) const RUN_FILES: &[&[(&str, &str)]] = &[&[("etc/os", "one")], &[("etc/more", "two")]];
 
 pub(crate) struct World {
-    dir: TempDir,
+    dir: TempTree,
     pub(crate) registry: RegistryServer,
     /// What names of images begin with: the registry, or a server in front of it.
     pub(crate) host: String,
+}
+
+impl Deref for World {
+    type Target = TempTree;
+
+    fn deref(&self) -> &TempTree {
+        &self.dir
+    }
 }
 
 impl World {
@@ -43,7 +44,7 @@ impl World {
 
     pub(crate) fn with(options: &Options<'_>) -> Self {
         let registry = RegistryServer::start(options);
-        let world = Self { dir: temp_dir(), host: registry.host(), registry };
+        let world = Self { dir: TempTree::new(&[]), host: registry.host(), registry };
         world.write(&[
             ("app/main.txt", Entry::File("hello")),
             ("app/static/page.html", Entry::File("<p>")),
@@ -60,40 +61,11 @@ impl World {
         world
     }
 
-    /// Where it is, without symbolic links.
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().canonicalize().expect("the world's directory").join(path)
-    }
-
-    /// [`World::path`] as text.
-    pub(crate) fn text(&self, path: &str) -> String {
-        self.path(path).to_str().expect("a path of letters").to_owned()
-    }
-
-    pub(crate) fn write(&self, entries: &[(&str, Entry)]) {
-        write(self.dir.path(), entries);
-    }
-
-    pub(crate) fn read(&self, path: &str) -> String {
-        let bytes = fs::read(self.path(path)).unwrap_or_else(|e| panic!("read {path}: {e}"));
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    pub(crate) fn toml(&self, path: &str) -> toml::Table {
-        let text = self.read(path);
-        toml::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}\n{text}"))
-    }
-
-    pub(crate) fn exists(&self, path: &str) -> bool {
-        self.path(path).symlink_metadata().is_ok()
-    }
-
     /// Removes a file or a tree, where there is one.
     pub(crate) fn remove(&self, path: &str) {
-        let path = self.path(path);
-        let Ok(metadata) = path.symlink_metadata() else { return };
-        let removed = if metadata.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.unwrap_or_else(|e| panic!("remove {}: {e}", path.display()));
+        if self.exists(path) {
+            self.dir.remove(path);
+        }
     }
 
     /// A name in this registry.
@@ -177,7 +149,7 @@ impl World {
                 }
             }
             // Of the directory itself only the owner changes, so that report files may be written there.
-            std::os::unix::fs::chown(self.dir.path(), Some(USER), Some(USER)).expect("chown the world's directory");
+            std::os::unix::fs::chown(self.path(""), Some(USER), Some(USER)).expect("chown the world's directory");
         }
         call
     }
@@ -187,7 +159,7 @@ impl World {
         if is_root() {
             return (USER, USER);
         }
-        let metadata = fs::metadata(self.dir.path()).expect("the world's directory");
+        let metadata = fs::metadata(self.path("")).expect("the world's directory");
         (metadata.uid(), metadata.gid())
     }
 
@@ -246,7 +218,7 @@ impl World {
 
     /// The same; its blobs may be damaged.
     pub(crate) fn image_unchecked(&self, name: &str) -> LayoutImage {
-        storage::as_layout(&self.registry.storage(), name, &self.dir.path().join("images"))
+        storage::as_layout(&self.registry.storage(), name, &self.path("images"))
     }
 
     /// Digests of all blobs of the registry, sorted.

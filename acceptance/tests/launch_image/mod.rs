@@ -2,19 +2,12 @@
 #![allow(dead_code, reason = "each test executable uses its part")]
 #![allow(clippy::expect_used, clippy::print_stderr, reason = "a harness panics, and says what it leaves out")]
 
-use std::{
-    fmt::Write as _,
-    fs,
-    os::unix::process::CommandExt,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fmt::Write as _, fs, ops::Deref, os::unix::process::CommandExt, path::Path, process::Command};
 
 use acceptance::{
     run::{as_root, command, executable, run},
-    tree::{Entry, temp_dir, write},
+    tree::{Entry, TempTree},
 };
-use tempfile::TempDir;
 
 /// The tables of metadata.toml for buildpacks of these IDs and APIs.
 pub(crate) fn buildpacks(list: &[(&str, &str)]) -> String {
@@ -34,23 +27,22 @@ pub(crate) fn process(buildpack: &str, r#type: &str, keys: &str) -> String {
 
 /// The image's directories.
 pub(crate) struct LaunchImage {
-    dir: TempDir,
+    dir: TempTree,
+}
+
+impl Deref for LaunchImage {
+    type Target = TempTree;
+
+    fn deref(&self) -> &TempTree {
+        &self.dir
+    }
 }
 
 impl LaunchImage {
     /// With this metadata.toml and an empty app directory.
     pub(crate) fn new(metadata: &str) -> Self {
-        let dir = temp_dir();
-        write(dir.path(), &[("layers/config/metadata.toml", Entry::File(metadata)), ("app", Entry::Dir)]);
-        Self { dir }
-    }
-
-    pub(crate) fn write(&self, entries: &[(&str, Entry)]) {
-        write(self.dir.path(), entries);
-    }
-
-    pub(crate) fn path(&self, path: &str) -> PathBuf {
-        self.dir.path().canonicalize().expect("the image").join(path)
+        let entries = [("layers/config/metadata.toml", Entry::File(metadata)), ("app", Entry::Dir)];
+        Self { dir: TempTree::new(&entries) }
     }
 
     /// A call of the launcher by its own name.
@@ -82,7 +74,7 @@ impl LaunchImage {
             eprintln!("skipped: needs root and a static busybox");
             return None;
         }
-        let root = self.dir.path();
+        let root = self.path("");
         let copy = |from: &Path, to: &str| {
             let to = root.join(to.trim_start_matches('/'));
             if !to.exists() {

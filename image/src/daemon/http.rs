@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::host::Stream;
+use super::{chunks::Chunks, host::Stream};
 use crate::{Error, Result};
 
 /// Where the body of a request goes.
@@ -19,8 +19,6 @@ pub(super) type Body<'a> = &'a mut dyn FnMut(&mut dyn Write) -> Result<()>;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// No daemon's answer has longer headers.
 const MAX_HEAD: u64 = 64 << 10;
-/// Bytes of small writes gathered into one chunk.
-const GATHER: usize = 64 << 10;
 /// What is left of an answer may be read away, up to here, to use the connection again.
 const MAX_REST: u64 = 1 << 20;
 
@@ -102,7 +100,7 @@ impl Connection {
         stream.write_all(head.as_bytes()).map_err(Failure::Broken)?;
         let mut broken = None;
         if let Some(body) = body {
-            let mut chunks = Chunks { out: stream, gathered: Vec::new(), broken: None };
+            let mut chunks = Chunks::new(stream);
             let sent = body(&mut chunks).and_then(|()| chunks.end().map_err(|e| Error::Remote(e.to_string())));
             broken = chunks.broken;
             if let (Err(error), None) = (sent, &broken) {
@@ -237,62 +235,11 @@ impl Read for Answer<'_> {
     }
 }
 
-/// A body in chunks.
-struct Chunks<'a> {
-    out: &'a mut Stream,
-    /// Small writes, until they are worth a chunk.
-    gathered: Vec<u8>,
-    /// Why the connection takes no more.
-    broken: Option<io::Error>,
-}
-
-impl Chunks<'_> {
-    fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut send = || {
-            self.out.write_all(format!("{:x}\r\n", bytes.len()).as_bytes())?;
-            self.out.write_all(bytes)?;
-            self.out.write_all(b"\r\n")
-        };
-        send().inspect_err(|e| self.broken = Some(io::Error::new(e.kind(), e.to_string())))
-    }
-
-    fn send_gathered(&mut self) -> io::Result<()> {
-        let mut gathered = std::mem::take(&mut self.gathered);
-        if !gathered.is_empty() {
-            self.chunk(&gathered)?;
-            gathered.clear();
-            self.gathered = gathered;
-        }
-        Ok(())
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        self.send_gathered()?;
-        self.out.write_all(b"0\r\n\r\n").inspect_err(|e| self.broken = Some(io::Error::new(e.kind(), e.to_string())))
-    }
-}
-
-impl Write for Chunks<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.gathered.len() + bytes.len() <= GATHER {
-            self.gathered.extend_from_slice(bytes);
-        } else {
-            self.send_gathered()?;
-            self.chunk(bytes)?;
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.send_gathered()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::{os::unix::net::UnixStream, thread};
 
-    use super::*;
+    use super::{super::chunks::GATHER, *};
 
     /// Answers to one request after another, each written as soon as its request's head has come.
     fn serve(answers: &'static [&'static str]) -> (Connection, thread::JoinHandle<String>) {

@@ -97,7 +97,6 @@ fn stored_credentials(auth: &Value) -> Option<Credentials> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::Keychain;
     use super::*;

@@ -104,14 +104,12 @@ fn answer_within(child: &mut Child, server: &str, limit: Duration) -> Option<Vec
 /// Makes a script to be run. Another process writes it: a file that we have open for writing may still be so in a child
 /// that another test is just making, and then it cannot be run.
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 pub(super) fn write_script(path: &std::path::Path, text: &str) {
     let make = r#"printf '#!/bin/sh\n%s\n' "$1" > "$0" && chmod 755 "$0""#;
     assert!(Command::new("sh").args(["-c", make]).arg(path).arg(text).status().unwrap().success());
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -3,8 +3,10 @@
 
 mod auth;
 mod faults;
+mod few;
 mod moved;
 mod plain;
+mod proxy;
 mod sessions;
 mod tls;
 mod uploads;

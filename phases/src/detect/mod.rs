@@ -13,7 +13,7 @@ mod trial;
 use std::{cell::RefCell, rc::Rc};
 
 use anyhow::Context as _;
-use buildpack_api::{Context, Env, Kind, OrderElement, exec_env_applies};
+use buildpack_api::{Context, Env, Kind, OrderElement, Target, exec_env_applies};
 use platform_api::{
     ExitCode, Failure, Group, GroupEntry, OrderFile, Plan, System, TargetData,
     inputs::{DetectorInputs, LogLevel},
@@ -66,15 +66,7 @@ pub fn detect(
 
     let (target, lines) = os_release::completed(target);
     out.0.extend(lines);
-    let context = Context {
-        app: inputs.app.clone(),
-        platform: inputs.platform.clone(),
-        build_config: Some(inputs.build_config.clone()),
-        target,
-        no_color: inputs.log.no_color,
-        exec_env: inputs.exec_env.clone(),
-        env: Env::for_build(inputs.inherited.iter().cloned()),
-    };
+    let context = context(inputs, target);
     let mut runs = Runs::default();
     let (mut found, mut errored) = (None, false);
     let out = RefCell::new(out);
@@ -87,6 +79,19 @@ pub fn detect(
         Ok(found.is_some())
     })?;
     found.ok_or_else(|| no_group_passed(errored, &mut out.borrow_mut()).into())
+}
+
+/// What a module is told, by detect and by generate.
+pub(crate) fn context(inputs: &DetectorInputs, target: Target) -> Context {
+    Context {
+        app: inputs.app.clone(),
+        platform: inputs.platform.clone(),
+        build_config: Some(inputs.build_config.clone()),
+        target,
+        no_color: inputs.log.no_color,
+        exec_env: inputs.exec_env.clone(),
+        env: Env::for_build(inputs.inherited.iter().cloned()),
+    }
 }
 
 fn no_group_passed(errored: bool, out: &mut Transcript) -> Failure {

@@ -3,13 +3,12 @@
 use anyhow::bail;
 use image::Image;
 use platform_api::{
-    BuildMetadata, DEFAULT_LAUNCHER_PATH, LauncherInfo, LayersMetadata, ProjectMetadata, inputs::ExporterInputs,
+    BuildMetadata, LauncherInfo, LayersMetadata, ProjectMetadata,
+    inputs::ExporterInputs,
+    names::path::{LAUNCHER, LIFECYCLE, PROCESS},
 };
 
 use crate::labels;
-
-const PROCESS_DIR: &str = "/cnb/process";
-const LIFECYCLE_DIR: &str = "/cnb/lifecycle";
 
 /// What a container starts, and the type of process that is, where there is one.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,8 +29,8 @@ pub(super) fn entrypoint(asked_for: Option<&str>, metadata: &BuildMetadata) -> a
         }
     }
     Ok(match asked_for.or(default) {
-        Some(name) => Entrypoint { path: format!("{PROCESS_DIR}/{name}"), process_type: Some(name.to_owned()) },
-        None => Entrypoint { path: DEFAULT_LAUNCHER_PATH.to_owned(), process_type: None },
+        Some(name) => Entrypoint { path: format!("{PROCESS}/{name}"), process_type: Some(name.to_owned()) },
+        None => Entrypoint { path: LAUNCHER.to_owned(), process_type: None },
     })
 }
 
@@ -74,8 +73,8 @@ pub(super) fn set_runtime(image: &mut Image, i: &ExporterInputs, entrypoint: &En
         tracing::debug!("Setting {name}={value}");
         config.set_env(name, value);
     }
-    tracing::debug!("Prepending {PROCESS_DIR} and {LIFECYCLE_DIR} to PATH");
-    let path = format!("{PROCESS_DIR}:{LIFECYCLE_DIR}:{}", config.env_var("PATH").unwrap_or_default());
+    tracing::debug!("Prepending {PROCESS} and {LIFECYCLE} to PATH");
+    let path = format!("{PROCESS}:{LIFECYCLE}:{}", config.env_var("PATH").unwrap_or_default());
     config.set_env("PATH", &path);
     tracing::debug!("Setting WORKDIR: '{app}'");
     config.working_dir = app;

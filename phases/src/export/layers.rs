@@ -5,7 +5,9 @@ use std::{path::Path, thread};
 use anyhow::{Context as _, bail};
 use image::{Owner, Recipe};
 use platform_api::{
-    BuildMetadata, BuildpackLayers, DEFAULT_LAUNCHER_PATH, Data, LayerData, LayersMetadata, inputs::ExporterInputs,
+    BuildMetadata, BuildpackLayers, Data, LayerData, LayersMetadata,
+    inputs::ExporterInputs,
+    names::path::{LAUNCHER, LIFECYCLE, PROCESS},
 };
 
 use super::slices;
@@ -183,9 +185,9 @@ fn layers_of(
 fn launcher(source: &Path) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::default();
     recipe.push_dir("/cnb", 0o755, ROOT);
-    recipe.push_dir("/cnb/lifecycle", 0o755, ROOT);
+    recipe.push_dir(LIFECYCLE, 0o755, ROOT);
     recipe
-        .push_file(DEFAULT_LAUNCHER_PATH, source, 0o755, ROOT)
+        .push_file(LAUNCHER, source, 0o755, ROOT)
         .with_context(|| format!("creating launcher layers: failed to open launcher at path '{}'", source.display()))?;
     Ok(recipe)
 }
@@ -194,11 +196,11 @@ fn launcher(source: &Path) -> anyhow::Result<Recipe> {
 fn process_types(metadata: &BuildMetadata) -> anyhow::Result<Recipe> {
     let mut recipe = Recipe::default();
     recipe.push_dir("/cnb", 0o755, ROOT);
-    recipe.push_dir("/cnb/process", 0o755, ROOT);
+    recipe.push_dir(PROCESS, 0o755, ROOT);
     for (process, _) in &metadata.processes {
         let name = process.r#type.as_str();
         process.r#type.check().with_context(|| format!("invalid process type '{name}'"))?;
-        recipe.push_symlink(&format!("/cnb/process/{name}"), DEFAULT_LAUNCHER_PATH, ROOT);
+        recipe.push_symlink(&format!("{PROCESS}/{name}"), LAUNCHER, ROOT);
     }
     Ok(recipe)
 }

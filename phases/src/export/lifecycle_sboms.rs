@@ -4,16 +4,14 @@ use std::{fs, io, path::Path};
 
 use anyhow::Context as _;
 use buildpack_api::SbomFormat;
+use platform_api::names;
 
 use crate::sbom::{self, SbomDir};
-
-/// Where the lifecycle is installed.
-const LIFECYCLE_DIR: &str = "/cnb/lifecycle";
 
 /// Copies them below `<layers>/sbom`. `launcher_sbom` is where those of the launcher are.
 pub(super) fn copy(layers: &Path, launcher_sbom: &Path) -> anyhow::Result<()> {
     let own = |dir: SbomDir| dir.path(layers).join("buildpacksio_lifecycle");
-    let installed = Path::new(LIFECYCLE_DIR);
+    let installed = Path::new(names::path::LIFECYCLE);
     copy_component("lifecycle", installed, &own(SbomDir::Build))?;
     let to = own(SbomDir::Launch).join("launcher");
     if launcher_sbom.as_os_str().is_empty() || launcher_sbom == installed {

@@ -19,10 +19,11 @@ use buildpack_api::BuildToml;
 use image::{Digest, Event, History, Image, Images, Layer, LayerJob, LayerResult, Pipeline};
 use platform_api::{
     Analyzed, BuildMetadata, BuildReport, Failure, Group, LauncherInfo, LayersMetadata, ProjectMetadata, Report,
-    RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
+    RunImageForLabel, RunImageLabel, RunImages, StackLabel, inputs::ExporterInputs,
 };
 
-pub use save::{DEFAULT_CREATED, rfc3339};
+pub(crate) use save::DEFAULT_CREATED;
+pub use save::rfc3339;
 
 use self::{
     cached::CacheExport,
@@ -56,11 +57,7 @@ pub fn export(
     lifecycle: &LauncherInfo,
     on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<Report> {
-    let run_reference = analyzed.run_image.as_ref().map(|r| r.reference.as_str()).unwrap_or_default();
-    if run_reference.is_empty() {
-        let text = "failed to resolve inputs: run image not found in analyzed metadata";
-        return Err(Failure::invalid_args(text).into());
-    }
+    let run_reference = run_reference(analyzed)?;
     let entrypoint = config::entrypoint(i.process_type.as_deref(), metadata)?;
     if i.api.lifecycle_sboms() {
         lifecycle_sboms::copy(&i.layers, &i.launcher_sbom).context("failed to copy buildpacksio SBOMs")?;
@@ -85,14 +82,8 @@ pub fn export(
         .map_err(|error| naming_images(error, &i.output_images))?;
     let layers_made: Vec<Digest> = made.iter().map(|layer| layer.layer.diff_id.clone()).collect();
 
-    let mut label = layers_metadata(i, &dir, &made, &sources.base);
     let of_run_image = run_image::for_label(i.api, run, analyzed, metadata);
-    if i.api.run_image_in_label() {
-        label.run_image.image.clone_from(&of_run_image.image);
-        label.run_image.mirrors.clone_from(&of_run_image.mirrors);
-    }
-    label.stack = Some(StackLabel { run_image: of_run_image });
-
+    let label = layers_metadata(i, &dir, &made, &sources.base, of_run_image);
     let mut image = assemble(i, &sources, read_extended()?, made)?;
     config::set_labels(&mut image, i, &label, metadata, project, lifecycle)?;
     config::set_runtime(&mut image, i, &entrypoint);
@@ -107,6 +98,13 @@ pub fn export(
         cache.finish();
     }
     Ok(report)
+}
+
+/// The run image that analyze or an extension chose.
+fn run_reference(analyzed: &Analyzed) -> Result<&str, Failure> {
+    let reference = analyzed.run_image.as_ref().map(|image| image.reference.as_str()).filter(|text| !text.is_empty());
+    let missing = || Failure::invalid_args("failed to resolve inputs: run image not found in analyzed metadata");
+    reference.ok_or_else(missing)
 }
 
 /// A layer of the image to be.
@@ -258,8 +256,14 @@ fn log_app_layers(count: usize, reused: usize) {
     }
 }
 
-/// The value of the lifecycle label, run image names aside.
-fn layers_metadata(i: &ExporterInputs, dir: &LayersDir, made: &[Made], base: &Image) -> LayersMetadata {
+/// The value of the lifecycle label; `run_image` are the names of the run image.
+fn layers_metadata(
+    i: &ExporterInputs,
+    dir: &LayersDir,
+    made: &[Made],
+    base: &Image,
+    run_image: RunImageForLabel,
+) -> LayersMetadata {
     let mut label = LayersMetadata {
         buildpacks: layers::buildpacks_of(dir),
         run_image: RunImageLabel {
@@ -270,6 +274,11 @@ fn layers_metadata(i: &ExporterInputs, dir: &LayersDir, made: &[Made], base: &Im
         exec_env: Some(i.exec_env.clone()).filter(|env| i.api.exec_env() && !env.is_empty()),
         ..LayersMetadata::default()
     };
+    if i.api.run_image_in_label() {
+        label.run_image.image.clone_from(&run_image.image);
+        label.run_image.mirrors.clone_from(&run_image.mirrors);
+    }
+    label.stack = Some(StackLabel { run_image });
     for layer in made {
         let sha = layer.layer.diff_id.to_string();
         let layer_sha = platform_api::LayerSha { sha: sha.clone() };

@@ -7,7 +7,7 @@ use image::{Image, ImageId, Images, Layout, Reference};
 use platform_api::ImageReport;
 
 /// When images, unless told otherwise, say they were made: what is built from the same input is the same image.
-pub const DEFAULT_CREATED: &str = "1980-01-01T00:00:01Z";
+pub(crate) const DEFAULT_CREATED: &str = "1980-01-01T00:00:01Z";
 
 /// Saves the image under these names, the first of which is its own; `on_first` follows where that is done.
 ///
