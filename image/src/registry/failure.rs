@@ -148,7 +148,7 @@ pub(super) fn stay_encrypted(method: &Method, from: &Uri, next: &Uri) -> Attempt
 
 /// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the
 /// caller knows.
-fn is_temporary(error: &io::Error) -> bool {
+pub(super) fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof, WouldBlock,
     };

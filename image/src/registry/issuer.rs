@@ -17,18 +17,17 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::DefaultResolver,
-        transport::{ConnectProxyConnector, ConnectionDetails, Connector, TcpConnector, Transport},
+        transport::{ConnectProxyConnector, ConnectionDetails, Connector, Transport},
     },
 };
 
-use super::{lock, tls::handshake};
+use super::{connect::Tcp, lock, tls::handshake};
 
 /// The name of the authority that the server's certificate, or the last of its chain, is signed by. `None` where the
 /// server cannot be asked. `config` is that of the connection that failed.
 pub(super) fn of_server(config: Config, url: &Uri) -> Option<String> {
     let found = Found::default();
-    let connector =
-        ConnectProxyConnector::default().chain(TcpConnector::default()).chain(AskForCertificates(found.clone()));
+    let connector = ConnectProxyConnector::default().chain(Tcp).chain(AskForCertificates(found.clone()));
     // It always fails: the connector makes no connection.
     let _ = Agent::with_parts(config, connector, DefaultResolver::default()).get(url).call();
     lock(&found.0).take()

@@ -15,6 +15,7 @@ mod absolute;
 mod auth;
 mod blobs;
 mod challenge;
+mod connect;
 mod download;
 mod failure;
 mod find;

@@ -26,14 +26,14 @@ use ureq::{
     unversioned::{
         resolver::DefaultResolver,
         transport::{
-            Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-            TcpConnector, Transport, TransportAdapter,
+            Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+            TransportAdapter,
             time::{Duration, Instant},
         },
     },
 };
 
-use super::{issuer::element, url::bare_host};
+use super::{connect::Tcp, issuer::element, url::bare_host};
 use crate::unverified::Unverified;
 
 /// Who is trusted.
@@ -47,7 +47,7 @@ pub(super) enum Trust {
 /// An agent that trusts these.
 pub(super) fn agent(config: Config, trust: Trust) -> Result<Agent, rustls::Error> {
     let tls = Tls(client_config(trust)?);
-    let connector = ConnectProxyConnector::default().chain(TcpConnector::default()).chain(tls);
+    let connector = ConnectProxyConnector::default().chain(Tcp).chain(tls);
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
 }
 
