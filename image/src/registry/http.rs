@@ -139,7 +139,7 @@ impl Http {
         if let Some(error) = source.error {
             return Err(Failure::lasting(content_error(error)));
         }
-        let answer = answer.map_err(|e| transport_failure(settings, request, &e, &agent))?;
+        let answer = answer.map_err(|e| transport_failure(settings, request, &e))?;
         let (head, body) = answer.into_parts();
         Ok(Answer {
             method: method.clone(),
