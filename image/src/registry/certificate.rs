@@ -3,14 +3,38 @@
 const BOOLEAN: u8 = 0x01;
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
+/// The field that has the version, where it is not the first one.
+const VERSION: u8 = 0xa0;
 /// The field that has the extensions.
 const EXTENSIONS: u8 = 0xa3;
 
-/// The extension that says what the certificate is for (section 4.2.1.12).
+/// Extensions: what the key may be used for, whether that is to sign certificates, and for which purposes (sections
+/// 4.2.1.3, 4.2.1.9 and 4.2.1.12).
+const USAGES: [u8; 3] = [0x55, 0x1d, 15];
+const CONSTRAINTS: [u8; 3] = [0x55, 0x1d, 19];
 const PURPOSES: [u8; 3] = [0x55, 0x1d, 37];
 
 const FOR_SERVERS: [u8; 8] = [0x2b, 6, 1, 5, 5, 7, 3, 1];
 const FOR_ANYTHING: [u8; 4] = [0x55, 0x1d, 37, 0];
+/// The bit of the usages, in the first of their bytes, that lets a key sign certificates.
+const SIGNS_CERTIFICATES: u8 = 0x04;
+
+/// Whether a certificate may sign others: those of version 1 do not say, all others have to. `None`: it cannot be read.
+pub(super) fn may_sign(certificate: &[u8]) -> Option<bool> {
+    let Some(constraints) = extension(certificate, CONSTRAINTS)? else {
+        let (_, certificate, _) = element(certificate)?;
+        let (_, fields, _) = element(certificate)?;
+        return Some(element(fields)?.0 != VERSION);
+    };
+    let (_, constraints, _) = element(constraints)?;
+    let is_authority = matches!(element(constraints), Some((BOOLEAN, [yes], _)) if *yes != 0);
+    let signs = match extension(certificate, USAGES)? {
+        // Before the bits is how many of the last byte's do not count.
+        Some(usages) => element(usages)?.1.get(1).is_some_and(|bits| bits & SIGNS_CERTIFICATES != 0),
+        None => true,
+    };
+    Some(is_authority && signs)
+}
 
 /// Whether a certificate is for servers, as far as it says what it is for; `None`: it cannot be read.
 pub(super) fn is_for_servers(certificate: &[u8]) -> Option<bool> {
@@ -136,5 +160,36 @@ mod tests {
             assert!((0..certificate.len()).all(|end| issuer(&certificate[..end]).is_none()));
         }
         assert_eq!(issuer(&[0x30, 0xff]), None);
+    }
+
+    #[test]
+    fn who_may_sign_certificates() {
+        let version = der(VERSION, &[&der(INTEGER, &[&[2]])]);
+        let critical = der(BOOLEAN, &[&[0xff]]);
+        let extension =
+            |id: [u8; 3], critical: &[u8], value: &[u8]| der(SEQUENCE, &[&der(6, &[&id]), critical, &der(4, &[value])]);
+        let yes =
+            extension(CONSTRAINTS, &critical, &der(SEQUENCE, &[&der(BOOLEAN, &[&[0xff]]), &der(INTEGER, &[&[0]])]));
+        let no = extension(CONSTRAINTS, &[], &der(SEQUENCE, &[]));
+        let usages = |bits: &[u8]| extension(USAGES, &critical, &der(3, &[bits]));
+        let other = extension([0x55, 0x1d, 14], &[], &der(4, &[&[1]]));
+        for (what, version, extensions, may) in [
+            ("version 1", &[][..], vec![], true),
+            ("nothing said", &version[..], vec![], false),
+            ("nothing said of it", &version[..], vec![other.clone()], false),
+            ("an authority", &version[..], vec![other.clone(), yes.clone()], true),
+            ("none", &version[..], vec![no.clone(), other.clone()], false),
+            ("an authority that signs", &version[..], vec![yes.clone(), usages(&[1, 0x06])], true),
+            ("an authority that signs, many usages", &version[..], vec![usages(&[7, 0xff, 0x80]), yes.clone()], true),
+            ("an authority that signs no certificates", &version[..], vec![yes.clone(), usages(&[1, 0x82])], false),
+            ("usages that say nothing", &version[..], vec![yes, usages(&[0])], false),
+            ("a server that says it signs", &version[..], vec![no, usages(&[1, 0x06])], false),
+        ] {
+            let extensions = der(EXTENSIONS, &[&der(SEQUENCE, &[&extensions.concat()])]);
+            let fields = [version, &der(INTEGER, &[&[1]]), &der(SEQUENCE, &[]), &extensions].concat();
+            let certificate = der(SEQUENCE, &[&der(SEQUENCE, &[&fields])]);
+            assert_eq!(may_sign(&certificate), Some(may), "{what}");
+            assert!((0..certificate.len()).all(|end| may_sign(&certificate[..end]).is_none()), "{what}, cut");
+        }
     }
 }

@@ -34,7 +34,7 @@ use ureq::{
 };
 
 use super::{
-    certificate::{is_for_servers, issuer},
+    certificate::{is_for_servers, issuer, may_sign},
     connect::Tcp,
     url::bare_host,
 };
@@ -76,8 +76,9 @@ struct Verifier {
 impl Verifier {
     fn new(trusted: Arc<Vec<Certificate<'static>>>, algorithms: WebPkiSupportedAlgorithms) -> Self {
         let mut authorities = RootCertStore::empty();
-        // What is no certificate of an authority cannot sign anything, but may be the server's own.
-        authorities.add_parsable_certificates(trusted.iter().map(|c| CertificateDer::from(c.der())));
+        // rustls asks none of them whether it is one: by a server's certificate, that server could speak for all others.
+        let signing = trusted.iter().map(Certificate::der).filter(|certificate| may_sign(certificate) == Some(true));
+        authorities.add_parsable_certificates(signing.map(CertificateDer::from));
         Self { authorities, trusted, algorithms }
     }
 
@@ -294,6 +295,13 @@ mod tests {
             let by = "-CA ca -CAkey ca.key -CAcreateserial -days 30 -extfile extensions";
             make(dir, &format!("x509 -req -in {name}.csr {by} -out {name}"));
         }
+        make(dir, &format!("req {key} -subj /CN=other.example -keyout other.key -out other.csr"));
+        std::fs::write(dir.join("extensions"), "subjectAltName=DNS:other.example\n").unwrap();
+        for by in ["ca", "own", "leaf", "sub"] {
+            let by =
+                format!("-CA {by} -CAkey {by}.key -CAcreateserial -days 30 -extfile extensions -out other-by-{by}");
+            make(dir, &format!("x509 -req -in other.csr {by}"));
+        }
     }
 
     #[test]
@@ -328,6 +336,12 @@ mod tests {
             ("sub", "sub", own, 1, true),
             ("sub", "sub", own, 60, false),
             ("sub", "ca", own, 1, false),
+            ("other-by-ca", "ca", other, 1, true),
+            ("other-by-ca", "ca", own, 1, false),
+            ("other-by-own", "own", other, 1, true),
+            ("other-by-sub", "sub", other, 1, true),
+            // A server whose certificate is trusted speaks for itself alone.
+            ("other-by-leaf", "leaf", other, 1, false),
         ] {
             let found = verify(server, trusted, name, days);
             assert_eq!(found.is_ok(), good, "{server} by {trusted} as {name}, in {days} days: {found:?}");
