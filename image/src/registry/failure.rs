@@ -130,7 +130,12 @@ pub(super) fn is_temporary(error: &io::Error) -> bool {
             | TimedOut
             | UnexpectedEof
             | WouldBlock
-    ) || error.to_string().contains("Temporary failure in name resolution")
+    ) || is_of_a_busy_resolver(&error.to_string())
+}
+
+/// A look-up that may work the next time (`EAI_AGAIN`), in the words of glibc and in those of musl.
+fn is_of_a_busy_resolver(text: &str) -> bool {
+    text.contains("Temporary failure in name resolution") || text.ends_with("address information: Try again")
 }
 
 impl Answer {
@@ -180,4 +185,21 @@ fn read_error(body: &[u8]) -> (Vec<String>, String) {
         .map(|e| [text(e, "code"), text(e, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "))
         .collect();
     (codes, lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_looked_up_now_may_be_later() {
+        for (text, temporary) in [
+            ("failed to lookup address information: Temporary failure in name resolution", true),
+            ("failed to lookup address information: Try again", true),
+            ("failed to lookup address information: Name or service not known", false),
+            ("failed to lookup address information: Name does not resolve", false),
+        ] {
+            assert_eq!(is_temporary(&io::Error::other(text)), temporary, "{text}");
+        }
+    }
 }
