@@ -22,6 +22,8 @@ use crate::{Error, keychain::Credentials};
 const MARGIN: Duration = Duration::from_secs(5);
 /// The life of a token where the server does not say it (distribution spec, token authentication).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// And the life of one that lives longer by what the server says.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
 
 /// A bearer token and what it is good for.
@@ -97,7 +99,7 @@ impl Host {
         let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
         let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
         // A life shorter than the margin still serves once.
-        let until = Instant::now() + life.saturating_sub(MARGIN);
+        let until = Instant::now() + life.saturating_sub(MARGIN).min(LONGEST_LIFE);
         Ok(Token { scopes: wanted.scopes.to_vec(), more: wanted.more.to_vec(), text, until })
     }
 

@@ -164,8 +164,9 @@ impl Repository {
         let answer = self.call_once(&call, &mut Body::None).ok()?;
         let range = answer.header(header::RANGE)?;
         let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.parse().ok()?;
+        let offset = last.checked_add(1)?;
         let session = answer.location().unwrap_or(session);
-        (last > 0).then_some(Partial { session, offset: last + 1 })
+        (last > 0).then_some(Partial { session, offset })
     }
 
     /// Uploads small content, unless it is there. What is tiny is not asked for first.

@@ -322,6 +322,13 @@ fn what_a_token_server_may_answer() {
     for (what, header, post, get, found) in [
         ("the name of OAuth counts", BASIC, none.clone(), answer(r#"{"token": "x", "access_token": "good"}"#), true),
         ("an empty one does not", BASIC, none.clone(), answer(r#"{"token": "good", "access_token": ""}"#), true),
+        (
+            "a life without end",
+            BASIC,
+            none.clone(),
+            answer(r#"{"token": "good", "expires_in": 18446744073709551615}"#),
+            true,
+        ),
         ("tokens are not exchanged", "X-Identity id", none.clone(), good.clone(), true),
         ("POST is unknown", "X-Identity id", Reply::status(405), good.clone(), true),
         ("the exchange is refused", "X-Identity id", Reply::status(401), good, false),
