@@ -1,8 +1,11 @@
 //! Basic authentication of a real registry, and tokens.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use acceptance::{
@@ -186,6 +189,33 @@ fn a_realm_or_location_in_the_network_we_are_in_is_refused() {
     let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings());
     let error = registry.ensure_writable(&name(&server.host(), "app")).unwrap_err().to_string();
     assert!(error.contains("169.254.169.254") && error.contains("a private address"), "{error}");
+}
+
+/// The first content goes where the registry says, and so does what is sent later.
+#[test]
+fn nor_are_they_places_to_go_on_to() {
+    let elsewhere = "http://169.254.169.254/upload";
+    for (what, patch, range) in [
+        ("to finish an upload", Reply::Answer(202, vec![("Location", elsewhere.to_string())], Vec::new()), "0-9"),
+        ("to go on with one", Reply::ResetAfter(9), "0-9"),
+        ("there is more than can be", Reply::ResetAfter(9), "0-18446744073709551615"),
+    ] {
+        let server = FaultServer::start("", move |seen| match seen.method.as_str() {
+            "GET" if seen.path == "/v2/" => Reply::status(200),
+            "GET" => {
+                let headers = vec![("Location", elsewhere.to_string()), ("Range", range.to_string())];
+                Reply::Answer(204, headers, Vec::new())
+            }
+            "POST" => Reply::Answer(202, vec![("Location", "/up/1".to_string())], Vec::new()),
+            "PATCH" => patch.clone(),
+            _ => Reply::status(400),
+        });
+        let settings = Settings { connect_timeout: Duration::from_secs(2), ..settings() };
+        let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings);
+        let bytes = noise(8, 2 << 20);
+        let error = registry.upload_stream(&name(&server.host(), "app"), &mut || stream(&bytes)).unwrap_err();
+        assert!(!error.to_string().contains("T http://169.254.169.254"), "{what}: {error}");
+    }
 }
 
 #[test]
