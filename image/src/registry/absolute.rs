@@ -10,13 +10,15 @@ use ureq::{
     http::Uri,
     unversioned::{
         resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
-        transport::{Buffers, ConnectionDetails, Connector, NextTimeout, TcpConnector, Transport},
+        transport::{Buffers, ConnectionDetails, Connector, NextTimeout, Transport},
     },
 };
 
+use super::connect::Tcp;
+
 /// An agent whose connections all lead to this proxy. `config` names no proxy.
 pub(super) fn agent(config: Config, proxy: &Proxy) -> Agent {
-    Agent::with_parts(config, TcpConnector::default().chain(WholeUrls), ToProxy(proxy.uri().clone()))
+    Agent::with_parts(config, Tcp.chain(WholeUrls), ToProxy(proxy.uri().clone()))
 }
 
 /// The value of `proxy-authorization`, where the proxy's URL has a user.

@@ -14,7 +14,7 @@ use super::{
     failure::{Attempt, Failure, stay_encrypted},
     http::{Answer, Body, MAX_REDIRECTS, Patience, Request},
     lock, retry,
-    token::{Token, Wanted, basic},
+    token::{TOKEN_SERVER, Token, Wanted, basic},
     url::{bare_host, is_link_local, is_local, is_loopback, is_private, parse, same_authority, shown, with_scheme},
 };
 use crate::{Error, keychain::Credentials};
@@ -221,7 +221,7 @@ impl Host {
                 if let Some(token) = tokens.iter().find(|t| t.serves(scopes, &more)) {
                     (Some(token.text.clone()), true)
                 } else {
-                    let realm = self.encrypted(parse(realm)?, endpoint.scheme);
+                    let realm = self.realm(realm, endpoint.scheme)?;
                     let wanted = Wanted { service: service.as_deref(), scopes, more: &more };
                     let token = self.fetch_token(shared, &realm, &wanted, &credentials)?;
                     let header = Some(token.text.clone());
@@ -275,6 +275,20 @@ impl Host {
         if clear { with_scheme(&url, scheme).unwrap_or(url) } else { url }
     }
 
+    /// The token server's URL. What goes there is as secret as what goes to the registry, which is spoken to by `scheme`.
+    fn realm(&self, realm: &str, scheme: &str) -> Attempt<Uri> {
+        let realm = self.encrypted(parse(realm)?, scheme);
+        if scheme == "https" && realm.scheme_str() != Some("https") && !self.insecure {
+            return Err(self.no_target(&realm, TOKEN_SERVER, "which is not reached by https"));
+        }
+        Ok(realm)
+    }
+
+    fn no_target(&self, url: &Uri, what: &str, why: &str) -> Failure {
+        let text = format!("registry {} names {} as {what}, {why}", self.name, shown(url));
+        Failure::lasting(Error::Remote(text))
+    }
+
     /// Refuses places a registry of the internet has no business to send us to: the network we are in, and its
     /// metadata services; and plain HTTP, where the registry itself is reached by TLS only.
     pub(super) fn check_target(&self, url: &Uri, what: &str) -> Attempt<()> {
@@ -282,15 +296,11 @@ impl Host {
         if same_authority(url, &self.name, "https") || self.is_local() && !is_link_local(url) {
             return Ok(());
         }
-        let refuse = |why: &str| {
-            let text = format!("registry {} names {} as {what}, {why}", self.name, shown(url));
-            Err(Failure::lasting(Error::Remote(text)))
-        };
         if !self.is_local() && url.scheme_str() != Some("https") {
-            return refuse("which is not reached by https");
+            return Err(self.no_target(url, what, "which is not reached by https"));
         }
         if bare_host(url).parse::<IpAddr>().is_ok_and(is_private) {
-            return refuse("a private address");
+            return Err(self.no_target(url, what, "a private address"));
         }
         Ok(())
     }
@@ -351,6 +361,22 @@ mod tests {
             ("https://a.example/token", "https", "https://a.example/token"),
         ] {
             assert_eq!(host.encrypted(url.parse().unwrap(), scheme).to_string(), expected, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_password_goes_to_no_token_server_in_the_clear_from_a_registry_that_speaks_tls() {
+        for (registry, insecure, scheme, realm, expected) in [
+            ("10.0.0.1:5000", false, "https", "https://auth.example/token", Some("https://auth.example/token")),
+            ("10.0.0.1:5000", false, "https", "http://auth.example/token", None),
+            ("10.0.0.1:5000", false, "https", "http://10.0.0.1:5000/token", Some("https://10.0.0.1:5000/token")),
+            ("10.0.0.1:5000", false, "http", "http://auth.example/token", Some("http://auth.example/token")),
+            ("10.0.0.1:5000", true, "https", "http://auth.example/token", Some("http://auth.example/token")),
+            ("localhost:5000", false, "https", "http://localhost:5001/token", None),
+            ("localhost:5000", false, "http", "http://localhost:5001/token", Some("http://localhost:5001/token")),
+        ] {
+            let found = Host::new(registry, insecure).realm(realm, scheme);
+            assert_eq!(found.ok().map(|url| url.to_string()).as_deref(), expected, "{registry} {scheme} {realm}");
         }
     }
 

@@ -2,16 +2,12 @@
 
 use std::{io, time::Duration};
 
-use ureq::{
-    Agent,
-    http::{Method, StatusCode, Uri, header},
-};
+use ureq::http::{Method, StatusCode, Uri, header};
 
 use super::{
     Settings,
     http::{Answer, Patience, Request},
-    issuer,
-    url::{bare_host, shown},
+    url::shown,
 };
 use crate::Error;
 
@@ -80,12 +76,7 @@ pub(super) fn content_error(error: io::Error) -> Error {
     }
 }
 
-pub(super) fn transport_failure(
-    settings: &Settings,
-    request: &Request<'_>,
-    error: &ureq::Error,
-    agent: &Agent,
-) -> Failure {
+pub(super) fn transport_failure(settings: &Settings, request: &Request<'_>, error: &ureq::Error) -> Failure {
     let text = match error {
         ureq::Error::Timeout(ureq::Timeout::Connect) => {
             format!("no connection within {:?}", settings.connect_timeout)
@@ -98,7 +89,10 @@ pub(super) fn transport_failure(
             };
             format!("nothing was received or could be sent for {limit:?}")
         }
-        ureq::Error::Io(e) => io_text(request, e, agent),
+        ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            "the connection was closed before the answer was complete".to_string()
+        }
+        ureq::Error::Io(e) => e.to_string(),
         other => other.to_string(),
     };
     let (temporary, refused) = match error {
@@ -109,32 +103,6 @@ pub(super) fn transport_failure(
     let way = settings.proxies.name_for(request.url).map(|proxy| format!(", through the proxy {proxy}"));
     let text = format!("{} {}{}: {text}", request.method, shown(request.url), way.unwrap_or_default());
     Failure { temporary, refused, ..Failure::lasting(Error::Remote(text)) }
-}
-
-fn io_text(request: &Request<'_>, error: &io::Error, agent: &Agent) -> String {
-    let text = error.to_string();
-    let renewed = text.contains("BadSignature");
-    if renewed || text.contains("UnknownIssuer") {
-        let host = bare_host(request.url);
-        let issuer = issuer::of_server(agent.config().clone(), request.url);
-        let signed = issuer.map_or_else(|| "an unknown authority".to_string(), |name| format!("'{name}'"));
-        let but = if renewed { "; the trusted authority of this name has another key" } else { "" };
-        return format!(
-            "{text}: the certificate of {host} is signed by {signed}, which is not trusted{but}; give the authority's \
-             certificate by SSL_CERT_FILE or SSL_CERT_DIR"
-        );
-    }
-    if text.contains("CaUsedAsEndEntity") {
-        let host = bare_host(request.url);
-        return format!(
-            "{text}: the certificate of {host} is that of an authority; to trust it, give that certificate itself by \
-             SSL_CERT_FILE or SSL_CERT_DIR"
-        );
-    }
-    match error.kind() {
-        io::ErrorKind::UnexpectedEof => "the connection was closed before the answer was complete".to_string(),
-        _ => text,
-    }
 }
 
 /// Refuses to be sent on in the clear from where it was encrypted.
@@ -148,7 +116,7 @@ pub(super) fn stay_encrypted(method: &Method, from: &Uri, next: &Uri) -> Attempt
 
 /// Failures that pass by themselves. A refused connection is one only where the registry answered before, which the
 /// caller knows.
-fn is_temporary(error: &io::Error) -> bool {
+pub(super) fn is_temporary(error: &io::Error) -> bool {
     use io::ErrorKind::{
         BrokenPipe, ConnectionAborted, ConnectionReset, Interrupted, NotConnected, TimedOut, UnexpectedEof, WouldBlock,
     };
@@ -162,7 +130,12 @@ fn is_temporary(error: &io::Error) -> bool {
             | TimedOut
             | UnexpectedEof
             | WouldBlock
-    ) || error.to_string().contains("Temporary failure in name resolution")
+    ) || is_of_a_busy_resolver(&error.to_string())
+}
+
+/// A look-up that may work the next time (`EAI_AGAIN`), in the words of glibc and in those of musl.
+fn is_of_a_busy_resolver(text: &str) -> bool {
+    text.contains("Temporary failure in name resolution") || text.ends_with("address information: Try again")
 }
 
 impl Answer {
@@ -212,4 +185,21 @@ fn read_error(body: &[u8]) -> (Vec<String>, String) {
         .map(|e| [text(e, "code"), text(e, "message")].into_iter().flatten().collect::<Vec<_>>().join(": "))
         .collect();
     (codes, lines.join("; "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_cannot_be_looked_up_now_may_be_later() {
+        for (text, temporary) in [
+            ("failed to lookup address information: Temporary failure in name resolution", true),
+            ("failed to lookup address information: Try again", true),
+            ("failed to lookup address information: Name or service not known", false),
+            ("failed to lookup address information: Name does not resolve", false),
+        ] {
+            assert_eq!(is_temporary(&io::Error::other(text)), temporary, "{text}");
+        }
+    }
 }

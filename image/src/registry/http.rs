@@ -139,7 +139,7 @@ impl Http {
         if let Some(error) = source.error {
             return Err(Failure::lasting(content_error(error)));
         }
-        let answer = answer.map_err(|e| transport_failure(settings, request, &e, &agent))?;
+        let answer = answer.map_err(|e| transport_failure(settings, request, &e))?;
         let (head, body) = answer.into_parts();
         Ok(Answer {
             method: method.clone(),
@@ -164,21 +164,21 @@ impl Http {
         if let Some(connections) = lock(&self.agents).get(&key) {
             return Ok(connections.clone());
         }
-        let proxy = match &key.proxy {
-            Some(proxy) => Some(Proxy::new(proxy).map_err(|_| {
-                let text = format!("{} {}: the proxy's URL is not one", request.method, shown(url));
-                Failure::lasting(Error::Remote(text))
-            })?),
-            None => None,
-        };
+        let failed = |why: &str| Failure::lasting(Error::Remote(format!("{} {}: {why}", request.method, shown(url))));
+        let proxy = key.proxy.as_ref().map(|url| Proxy::new(url)).transpose();
+        let proxy = proxy.map_err(|_| failed("the proxy's URL is not one"))?;
+        // ureq would pass it by.
+        if proxy.as_ref().is_some_and(|proxy| !matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)) {
+            let name = settings.proxies.name_for(url).unwrap_or_default();
+            return Err(failed(&format!("the proxy {name} speaks SOCKS, which is not supported")));
+        }
         let mut roots = own;
         // Reading the authorities takes some milliseconds: not where they are not looked at.
         if https && !request.insecure {
             roots.extend(self.authorities.get_or_init(trust::authorities).iter().cloned());
         }
         let trust = if request.insecure { Trust::Anyone } else { Trust::These(Arc::new(roots)) };
-        let connections = connections(settings, request, trust, proxy)
-            .map_err(|e| Failure::lasting(Error::Remote(format!("{} {}: {e}", request.method, shown(url)))))?;
+        let connections = connections(settings, request, trust, proxy).map_err(|e| failed(&e.to_string()))?;
         Ok(lock(&self.agents).entry(key).or_insert(connections).clone())
     }
 }
@@ -276,5 +276,27 @@ impl Answer {
     /// Reads what is left of a short body, so that the connection serves again.
     pub(super) fn finish(mut self) {
         let _ = io::copy(&mut (&mut self.body).take(MAX_REST), &mut io::sink());
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::{super::Proxies, *};
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_not_passed_by() {
+        for proxy in ["socks5://127.0.0.1:1", "socks5h://127.0.0.1:1", "socks4://127.0.0.1:1"] {
+            let proxies = Proxies::new(|name| name.ends_with("_proxy").then(|| proxy.to_string()));
+            let settings =
+                Settings { proxies, connect_timeout: std::time::Duration::from_secs(1), ..Settings::default() };
+            for url in ["http://192.0.2.1/v2/", "https://192.0.2.1/v2/"] {
+                let url: Uri = url.parse().unwrap();
+                let (method, patience) = (Method::GET, Patience::Normal);
+                let request = Request { method, url: &url, insecure: true, headers: &[], patience };
+                let failure = Http::new().run(&settings, &request, Body::None).err().unwrap();
+                assert!(!failure.temporary && failure.error.to_string().contains("SOCKS"), "{}", failure.error);
+            }
+        }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn retry<T>(settings: &Settings, mut attempt: impl FnMut() -> Attempt
             Err(failure) => failure,
         };
         let pause = delays.next().map(|d| jittered(*d).max(failure.retry_after.unwrap_or_default()));
-        let Some(pause) = pause.filter(|pause| begin.elapsed() + *pause <= settings.budget) else {
+        let Some(pause) = pause.filter(|pause| begin.elapsed().saturating_add(*pause) <= settings.budget) else {
             // What was repeated here is not repeated again by a caller.
             failure.temporary = false;
             if attempts > 1 {
@@ -80,4 +80,18 @@ fn jittered(delay: Duration) -> Duration {
     use std::hash::{BuildHasher, Hasher};
     let random = std::collections::hash_map::RandomState::new().build_hasher().finish() % 256;
     delay + delay * u32::try_from(random).unwrap_or_default() / 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::failure::Failure, *};
+
+    #[test]
+    fn a_pause_that_never_ends_is_not_begun() {
+        let settings = Settings::default();
+        let failure =
+            || Failure { retry_after: Some(Duration::MAX), ..Failure::temporary(Error::Remote("busy".to_string())) };
+        let failure: Attempt<()> = retry(&settings, || Err(failure()));
+        assert!(failure.is_err_and(|failure| !failure.temporary && !failure.retried));
+    }
 }

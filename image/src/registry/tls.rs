@@ -9,13 +9,13 @@ use std::{
 };
 
 use rustls::{
-    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    StreamOwned,
+    CertificateError, ClientConfig, ClientConnection, DigitallySignedStruct, OtherError, RootCertStore,
+    SignatureScheme, StreamOwned,
     client::{
-        WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-        verify_server_name,
+        verify_server_cert_signed_by_trust_anchor, verify_server_name,
     },
+    crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature},
     pki_types::{CertificateDer, ServerName, UnixTime},
     server::ParsedCertificate,
 };
@@ -26,14 +26,18 @@ use ureq::{
     unversioned::{
         resolver::DefaultResolver,
         transport::{
-            Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout,
-            TcpConnector, Transport, TransportAdapter,
+            Buffers, ConnectProxyConnector, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
+            TransportAdapter,
             time::{Duration, Instant},
         },
     },
 };
 
-use super::{issuer::element, url::bare_host};
+use super::{
+    certificate::{is_for_servers, issuer, may_sign},
+    connect::Tcp,
+    url::bare_host,
+};
 use crate::unverified::Unverified;
 
 /// Who is trusted.
@@ -47,36 +51,40 @@ pub(super) enum Trust {
 /// An agent that trusts these.
 pub(super) fn agent(config: Config, trust: Trust) -> Result<Agent, rustls::Error> {
     let tls = Tls(client_config(trust)?);
-    let connector = ConnectProxyConnector::default().chain(TcpConnector::default()).chain(tls);
+    let connector = ConnectProxyConnector::default().chain(Tcp).chain(tls);
     Ok(Agent::with_parts(config, connector, DefaultResolver::default()))
 }
 
 fn client_config(trust: Trust) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-    let trusted = match trust {
-        Trust::Anyone => {
-            let config = builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)));
-            return Ok(Arc::new(config.with_no_client_auth()));
-        }
-        Trust::These(trusted) => trusted,
+    let verifier: Arc<dyn ServerCertVerifier> = match trust {
+        Trust::Anyone => Arc::new(Unverified(provider)),
+        Trust::These(trusted) => Arc::new(Verifier::new(trusted, provider.signature_verification_algorithms)),
     };
-    let mut roots = RootCertStore::empty();
-    // What is no certificate of an authority cannot sign anything, but may be the server's own.
-    roots.add_parsable_certificates(trusted.iter().map(|c| CertificateDer::from(c.der())));
-    let config = match WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build() {
-        Ok(usual) => builder.dangerous().with_custom_certificate_verifier(Arc::new(Verifier { usual, trusted })),
-        // Where nobody is trusted, nothing is.
-        Err(_) => builder.with_root_certificates(RootCertStore::empty()),
-    };
-    Ok(Arc::new(config.with_no_client_auth()))
+    Ok(Arc::new(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()))
 }
 
-/// The usual verifier, and where that has no way from the certificate to an authority, whether it is trusted itself.
+/// What rustls verifies, and where there is no way from the certificate to an authority, whether it is trusted itself.
 #[derive(Debug)]
 struct Verifier {
-    usual: Arc<WebPkiServerVerifier>,
+    authorities: RootCertStore,
     trusted: Arc<Vec<Certificate<'static>>>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    fn new(trusted: Arc<Vec<Certificate<'static>>>, algorithms: WebPkiSupportedAlgorithms) -> Self {
+        let mut authorities = RootCertStore::empty();
+        // rustls asks none of them whether it is one: by a server's certificate, that server could speak for all others.
+        let signing = trusted.iter().map(Certificate::der).filter(|certificate| may_sign(certificate) == Some(true));
+        authorities.add_parsable_certificates(signing.map(CertificateDer::from));
+        Self { authorities, trusted, algorithms }
+    }
+
+    fn trusts(&self, server: &CertificateDer<'_>) -> bool {
+        self.trusted.iter().any(|trusted| trusted.der() == server.as_ref()) && is_for_servers(server) == Some(true)
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -85,19 +93,19 @@ impl ServerCertVerifier for Verifier {
         server: &CertificateDer<'_>,
         chain: &[CertificateDer<'_>],
         name: &ServerName<'_>,
-        ocsp: &[u8],
+        _: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let error = match self.usual.verify_server_cert(server, chain, name, ocsp, now) {
-            Err(error) if is_about_signing(&error) => error,
-            result => return result,
-        };
-        let trusted = self.trusted.iter().any(|trusted| trusted.der() == server.as_ref());
-        if !trusted || is_for_servers(server) != Some(true) {
-            return Err(error);
+        let certificate = ParsedCertificate::try_from(server)?;
+        let algorithms = self.algorithms.all;
+        let signed = verify_server_cert_signed_by_trust_anchor(&certificate, &self.authorities, chain, now, algorithms);
+        // What is about signing comes after the check of the dates.
+        if let Err(error) = signed {
+            if !is_about_signing(&error) || !self.trusts(server) {
+                return Err(explained(error, chain.last().unwrap_or(server), name));
+            }
         }
-        // These errors come after the check of the dates.
-        verify_server_name(&ParsedCertificate::try_from(server)?, name)?;
+        verify_server_name(&certificate, name)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -105,22 +113,22 @@ impl ServerCertVerifier for Verifier {
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls12_signature(message, certificate, signature)
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.usual.verify_tls13_signature(message, certificate, signature)
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.usual.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -128,52 +136,42 @@ impl ServerCertVerifier for Verifier {
 fn is_about_signing(error: &rustls::Error) -> bool {
     match error {
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => true,
-        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string() == "CaUsedAsEndEntity",
+        rustls::Error::InvalidCertificate(CertificateError::Other(other)) => other.to_string() == AUTHORITY,
         _ => false,
     }
 }
 
-const BOOLEAN: u8 = 0x01;
-/// The field of a certificate that has its extensions (RFC 5280, section 4.1).
-const EXTENSIONS: u8 = 0xa3;
-/// The extension that says what the certificate is for (section 4.2.1.12).
-const PURPOSES: [u8; 3] = [0x55, 0x1d, 37];
-const FOR_SERVERS: [u8; 8] = [0x2b, 6, 1, 5, 5, 7, 3, 1];
-const FOR_ANYTHING: [u8; 4] = [0x55, 0x1d, 37, 0];
+/// What rustls says of a server's certificate that may sign others.
+const AUTHORITY: &str = "CaUsedAsEndEntity";
 
-/// Whether a certificate is for servers, as far as it says what it is for; `None`: it cannot be read.
-fn is_for_servers(certificate: &[u8]) -> Option<bool> {
-    let (_, certificate, _) = element(certificate)?;
-    let (_, mut fields, _) = element(certificate)?;
-    let mut extensions: &[u8] = &[];
-    while !fields.is_empty() {
-        let (tag, content, rest) = element(fields)?;
-        fields = rest;
-        if tag == EXTENSIONS {
-            extensions = element(content)?.1;
+/// The error with what rustls does not say, and whoever has to mount the right certificate wants to know: who signed the
+/// `last` of the server's certificates, and what to do.
+fn explained(error: rustls::Error, last: &[u8], name: &ServerName<'_>) -> rustls::Error {
+    let rustls::Error::InvalidCertificate(error) = error else { return error };
+    let host = name.to_str();
+    let text = match &error {
+        CertificateError::Other(other) if other.to_string() == AUTHORITY => format!(
+            "{AUTHORITY}: the certificate of {host} is that of an authority; to trust it, give that certificate itself by \
+             SSL_CERT_FILE or SSL_CERT_DIR"
+        ),
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            let signed = issuer(last).map_or_else(|| "an unknown authority".to_string(), |name| format!("'{name}'"));
+            let renewed = matches!(error, CertificateError::BadSignature);
+            let but = if renewed { "; the trusted authority of this name has another key" } else { "" };
+            format!(
+                "{error}: the certificate of {host} is signed by {signed}, which is not trusted{but}; give the authority's \
+                 certificate by SSL_CERT_FILE or SSL_CERT_DIR"
+            )
         }
-    }
-    while !extensions.is_empty() {
-        let (_, extension, rest) = element(extensions)?;
-        extensions = rest;
-        let (_, id, value) = element(extension)?;
-        if id != PURPOSES {
-            continue;
-        }
-        let (tag, content, rest) = element(value)?;
-        let content = if tag == BOOLEAN { element(rest)?.1 } else { content };
-        let (_, mut purposes, _) = element(content)?;
-        while !purposes.is_empty() {
-            let (_, purpose, rest) = element(purposes)?;
-            purposes = rest;
-            if purpose == FOR_SERVERS || purpose == FOR_ANYTHING {
-                return Some(true);
-            }
-        }
-        return Some(false);
-    }
-    Some(true)
+        _ => return rustls::Error::InvalidCertificate(error),
+    };
+    CertificateError::Other(OtherError(Arc::new(Untrusted(text)))).into()
 }
+
+/// Why a certificate is not trusted.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Untrusted(String);
 
 /// ureq's connector for rustls, with a verifier of our own.
 struct Tls(Arc<ClientConfig>);
@@ -193,25 +191,24 @@ impl<In: Transport> Connector<In> for Tls {
         if !details.needs_tls() || inner.is_tls() {
             return Ok(Some(Either::A(inner)));
         }
-        let (connection, stream) = handshake(self.0.clone(), inner, details, rest(details))?;
+        let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?;
+        let mut connection = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
+        let mut stream = TransportAdapter::new(inner.boxed(), details.current_time.clone());
+        stream.set_timeout(rest(details));
+        connection.complete_io(&mut stream).map_err(readable)?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(Either::B(Encrypted { buffers, stream: StreamOwned::new(connection, stream) })))
     }
 }
 
-/// Agrees with the server that the URL names.
-pub(super) fn handshake(
-    config: Arc<ClientConfig>,
-    inner: impl Transport,
-    details: &ConnectionDetails<'_>,
-    timeout: NextTimeout,
-) -> Result<(ClientConnection, TransportAdapter), Error> {
-    let name = ServerName::try_from(bare_host(details.uri)).map_err(io::Error::other)?;
-    let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
-    let mut stream = TransportAdapter::new(inner.boxed(), details.current_time.clone());
-    stream.set_timeout(timeout);
-    connection.complete_io(&mut stream)?;
-    Ok((connection, stream))
+/// What is wrong with a certificate in words alone, which rustls puts between the names of its types.
+fn readable(error: io::Error) -> io::Error {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(rustls::Error::InvalidCertificate(CertificateError::Other(other))) => {
+            io::Error::new(error.kind(), format!("invalid peer certificate: {other}"))
+        }
+        _ => error,
+    }
 }
 
 /// What is left of the time for a connection: the handshake is part of it.
@@ -278,7 +275,7 @@ mod tests {
     }
 
     /// Docker's recipe makes `own`, and with the same key `again` and two that say what they are for; `leaf` and `sub`,
-    /// which may sign others, are signed by `ca`.
+    /// which may sign others, are signed by `ca`, and `renewed` has its name.
     fn certificates(dir: &Path) {
         let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
         let host = "-days 30 -subj /CN=registry.example -addext subjectAltName=DNS:registry.example";
@@ -288,13 +285,22 @@ mod tests {
             let purposes = format!("-addext extendedKeyUsage={purposes}");
             make(dir, &format!("req -x509 -key own.key {host} {purposes} -out {name}"));
         }
-        make(dir, &format!("req -x509 {key} -days 30 -subj /CN=ca -keyout ca.key -out ca"));
+        for name in ["ca", "renewed"] {
+            make(dir, &format!("req -x509 {key} -days 30 -subj /CN=ca -keyout {name}.key -out {name}"));
+        }
         for (name, is_ca) in [("leaf", "FALSE"), ("sub", "TRUE")] {
             let text = format!("subjectAltName=DNS:registry.example\nbasicConstraints=CA:{is_ca}\n");
             std::fs::write(dir.join("extensions"), text).unwrap();
             make(dir, &format!("req {key} -subj /CN=registry.example -keyout {name}.key -out {name}.csr"));
             let by = "-CA ca -CAkey ca.key -CAcreateserial -days 30 -extfile extensions";
             make(dir, &format!("x509 -req -in {name}.csr {by} -out {name}"));
+        }
+        make(dir, &format!("req {key} -subj /CN=other.example -keyout other.key -out other.csr"));
+        std::fs::write(dir.join("extensions"), "subjectAltName=DNS:other.example\n").unwrap();
+        for by in ["ca", "own", "leaf", "sub"] {
+            let by =
+                format!("-CA {by} -CAkey {by}.key -CAcreateserial -days 30 -extfile extensions -out other-by-{by}");
+            make(dir, &format!("x509 -req -in other.csr {by}"));
         }
     }
 
@@ -305,14 +311,11 @@ mod tests {
         let read = |name: &str| CertificateDer::from_pem_file(dir.path().join(name)).unwrap();
         let verify = |server: &str, trusted: &str, name: &str, days: i64| {
             let trusted = Arc::new(vec![Certificate::from_der(&read(trusted)).to_owned()]);
-            let provider = Arc::new(rustls::crypto::ring::default_provider());
-            let mut roots = RootCertStore::empty();
-            roots.add_parsable_certificates(trusted.iter().map(|c| CertificateDer::from(c.der())));
-            let usual = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+            let algorithms = rustls::crypto::ring::default_provider().signature_verification_algorithms;
             let now = UnixTime::now().as_secs().checked_add_signed(days * 86400).unwrap();
             let now = UnixTime::since_unix_epoch(time::Duration::from_secs(now));
             let name = ServerName::try_from(name.to_string()).unwrap();
-            Verifier { usual, trusted }.verify_server_cert(&read(server), &[], &name, &[], now).is_ok()
+            Verifier::new(trusted, algorithms).verify_server_cert(&read(server), &[], &name, &[], now)
         };
         let (own, other) = ("registry.example", "other.example");
         for (server, trusted, name, days, good) in [
@@ -333,8 +336,38 @@ mod tests {
             ("sub", "sub", own, 1, true),
             ("sub", "sub", own, 60, false),
             ("sub", "ca", own, 1, false),
+            ("other-by-ca", "ca", other, 1, true),
+            ("other-by-ca", "ca", own, 1, false),
+            ("other-by-own", "own", other, 1, true),
+            ("other-by-sub", "sub", other, 1, true),
+            // A server whose certificate is trusted speaks for itself alone.
+            ("other-by-leaf", "leaf", other, 1, false),
         ] {
-            assert_eq!(verify(server, trusted, name, days), good, "{server} by {trusted} as {name}, in {days} days");
+            let found = verify(server, trusted, name, days);
+            assert_eq!(found.is_ok(), good, "{server} by {trusted} as {name}, in {days} days: {found:?}");
+        }
+        let signed = "the certificate of registry.example is signed by";
+        let give = "give the authority's certificate by SSL_CERT_FILE or SSL_CERT_DIR";
+        for (server, trusted, text) in [
+            ("leaf", "own", format!("UnknownIssuer: {signed} 'CN=ca', which is not trusted; {give}")),
+            (
+                "leaf",
+                "renewed",
+                format!(
+                    "BadSignature: {signed} 'CN=ca', which is not trusted; the trusted authority of this name has another \
+                     key; {give}"
+                ),
+            ),
+            (
+                "sub",
+                "ca",
+                "CaUsedAsEndEntity: the certificate of registry.example is that of an authority; to trust it, give that \
+                 certificate itself by SSL_CERT_FILE or SSL_CERT_DIR"
+                    .to_string(),
+            ),
+        ] {
+            let error = readable(io::Error::other(verify(server, trusted, own, 1).unwrap_err()));
+            assert_eq!(error.to_string(), format!("invalid peer certificate: {text}"));
         }
     }
 }

@@ -22,6 +22,10 @@ use crate::{Error, keychain::Credentials};
 const MARGIN: Duration = Duration::from_secs(5);
 /// The life of a token where the server does not say it (distribution spec, token authentication).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
+/// And the life of one that lives longer by what the server says.
+const LONGEST_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+/// What a registry names in its challenge.
+pub(super) const TOKEN_SERVER: &str = "the token server";
 const MAX_TOKEN_ANSWER: u64 = 1 << 20;
 
 /// A bearer token and what it is good for.
@@ -56,7 +60,7 @@ impl Host {
         wanted: &Wanted<'_>,
         credentials: &Credentials,
     ) -> Attempt<Token> {
-        self.check_target(realm, "the token server")?;
+        self.check_target(realm, TOKEN_SERVER)?;
         // The registry's own words first: some token servers look at the first scope only.
         let scopes: Vec<String> = wanted.more.iter().cloned().chain(wanted.scopes.iter().map(Scope::text)).collect();
         let service = wanted.service.map(|s| format!("service={}", encode(s)));
@@ -97,7 +101,7 @@ impl Host {
         let life = json.get("expires_in").and_then(serde_json::Value::as_u64).map_or(DEFAULT_LIFE, Duration::from_secs);
         let text = format!("Bearer {}", text.ok_or_else(broken)?).into();
         // A life shorter than the margin still serves once.
-        let until = Instant::now() + life.saturating_sub(MARGIN);
+        let until = Instant::now() + life.saturating_sub(MARGIN).min(LONGEST_LIFE);
         Ok(Token { scopes: wanted.scopes.to_vec(), more: wanted.more.to_vec(), text, until })
     }
 
@@ -125,7 +129,7 @@ impl Host {
             }
             match answer.location().filter(|_| answer.status.is_redirection() && form.is_none()) {
                 Some(next) => {
-                    self.check_target(&next, "the token server")?;
+                    self.check_target(&next, TOKEN_SERVER)?;
                     url = next;
                 }
                 None => return Err(answer.into_failure()),

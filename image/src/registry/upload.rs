@@ -12,7 +12,7 @@ use super::{
     auth::Scope,
     download::{BlobReader, CheckedFile},
     failure::{Attempt, Failure, content_error},
-    http::{Body, Patience},
+    http::{Answer, Body, Patience},
     repository::{Call, Repository},
     retry,
     url::with_query,
@@ -164,8 +164,9 @@ impl Repository {
         let answer = self.call_once(&call, &mut Body::None).ok()?;
         let range = answer.header(header::RANGE)?;
         let last: u64 = range.trim_start_matches("bytes=").split_once('-')?.1.parse().ok()?;
-        let session = answer.location().unwrap_or(session);
-        (last > 0).then_some(Partial { session, offset: last + 1 })
+        let offset = last.checked_add(1)?;
+        let session = self.place(&answer).ok()?.unwrap_or(session);
+        (last > 0).then_some(Partial { session, offset })
     }
 
     /// Uploads small content, unless it is there. What is tiny is not asked for first.
@@ -276,11 +277,10 @@ impl Repository {
             answer.finish();
             return Ok(Started::Mounted);
         }
-        let Some(session) = answer.location() else {
+        let Some(session) = self.place(&answer)? else {
             let text = format!("POST to {}: no place to upload to in the answer ({})", self.context(), answer.status);
             return Err(Failure::lasting(Error::Remote(text)));
         };
-        self.host.check_target(&session, "the place to upload to")?;
         answer.finish();
         Ok(Started::Session(session))
     }
@@ -306,9 +306,18 @@ impl Repository {
         let call =
             Call { method: Method::PATCH, url, headers: &[OCTETS], scopes: &[self.push()], patience: Patience::Long };
         let answer = self.call_once(&call, body)?;
-        let session = answer.location().unwrap_or_else(|| session.clone());
+        let session = self.place(&answer)?.unwrap_or_else(|| session.clone());
         answer.finish();
         Ok(session)
+    }
+
+    /// Where the upload goes on, if the answer says it.
+    fn place(&self, answer: &Answer) -> Attempt<Option<Uri>> {
+        let place = answer.location();
+        if let Some(place) = &place {
+            self.host.check_target(place, "the place to upload to")?;
+        }
+        Ok(place)
     }
 
     /// A request that finishes the upload, with the whole blob or nothing.

@@ -1,8 +1,11 @@
 //! Basic authentication of a real registry, and tokens.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use acceptance::{
@@ -188,6 +191,33 @@ fn a_realm_or_location_in_the_network_we_are_in_is_refused() {
     assert!(error.contains("169.254.169.254") && error.contains("a private address"), "{error}");
 }
 
+/// The first content goes where the registry says, and so does what is sent later.
+#[test]
+fn nor_are_they_places_to_go_on_to() {
+    let elsewhere = "http://169.254.169.254/upload";
+    for (what, patch, range) in [
+        ("to finish an upload", Reply::Answer(202, vec![("Location", elsewhere.to_string())], Vec::new()), "0-9"),
+        ("to go on with one", Reply::ResetAfter(9), "0-9"),
+        ("there is more than can be", Reply::ResetAfter(9), "0-18446744073709551615"),
+    ] {
+        let server = FaultServer::start("", move |seen| match seen.method.as_str() {
+            "GET" if seen.path == "/v2/" => Reply::status(200),
+            "GET" => {
+                let headers = vec![("Location", elsewhere.to_string()), ("Range", range.to_string())];
+                Reply::Answer(204, headers, Vec::new())
+            }
+            "POST" => Reply::Answer(202, vec![("Location", "/up/1".to_string())], Vec::new()),
+            "PATCH" => patch.clone(),
+            _ => Reply::status(400),
+        });
+        let settings = Settings { connect_timeout: Duration::from_secs(2), ..settings() };
+        let registry = Registry::with_settings(keychain(&server.host(), BASIC), Vec::new(), settings);
+        let bytes = noise(8, 2 << 20);
+        let error = registry.upload_stream(&name(&server.host(), "app"), &mut || stream(&bytes)).unwrap_err();
+        assert!(!error.to_string().contains("T http://169.254.169.254"), "{what}: {error}");
+    }
+}
+
 #[test]
 fn a_location_may_be_relative_and_keeps_its_query() {
     let uploads = Arc::new(AtomicUsize::new(0));
@@ -322,6 +352,13 @@ fn what_a_token_server_may_answer() {
     for (what, header, post, get, found) in [
         ("the name of OAuth counts", BASIC, none.clone(), answer(r#"{"token": "x", "access_token": "good"}"#), true),
         ("an empty one does not", BASIC, none.clone(), answer(r#"{"token": "good", "access_token": ""}"#), true),
+        (
+            "a life without end",
+            BASIC,
+            none.clone(),
+            answer(r#"{"token": "good", "expires_in": 18446744073709551615}"#),
+            true,
+        ),
         ("tokens are not exchanged", "X-Identity id", none.clone(), good.clone(), true),
         ("POST is unknown", "X-Identity id", Reply::status(405), good.clone(), true),
         ("the exchange is refused", "X-Identity id", Reply::status(401), good, false),
