@@ -58,7 +58,7 @@ const REFUSED: [(&str, &str); 16] = [
     ("COPY --from=other file /", "--from is not supported"),
     ("ADD evil.tar /", "leads through a symlink of the same archive"),
     ("ADD http://127.0.0.1:1/x /", "GET http://127.0.0.1:1/x: "),
-    ("USER root\nRUN rm /bin/sh\nRUN echo", "line 5: RUN echo: start [\"/bin/sh\", \"-c\", \"echo\"]: No such file"),
+    ("USER root\nRUN rm /bin/sh\nRUN echo", "line 5: RUN echo: start [\"/bin/sh\", \"-c\", \"echo\"]: no such file"),
     ("USER nobody\nRUN x", "unable to find user nobody"),
     ("RUN --mount=type=secret,id=x,required true", "type=secret is not supported"),
     // In the middle of what a mount needs, and of what is taken from the web.

@@ -146,6 +146,25 @@ fn skipped_layers_leave_the_store() {
     }
 }
 
+/// Buildpacks on libcnb.rs take a store.toml without `[metadata]` for a broken one.
+#[test]
+fn a_store_of_nothing_is_a_store() {
+    for api in PLATFORM_APIS {
+        let world = World::new();
+        world.analyzed();
+        world.layer("jdk", "launch = true", Some(&[("a", File("a"))]));
+        world.write(&[("layers/acme_jvm/store.toml", File("[metadata]\n"))]);
+        run(world.exporter(api, &[]).arg(world.name("app"))).ok();
+        run(&mut world.analyzer(api, "app")).ok();
+        let analyzed = world.toml("layers/analyzed.toml");
+        let kept = analyzed["metadata"]["buildpacks"][0]["store"].get("metadata").and_then(toml::Value::as_table);
+        assert!(kept.is_some_and(toml::Table::is_empty), "{api}: {analyzed}");
+        world.clear_layers();
+        run(&mut world.restorer(api)).ok();
+        assert_eq!(world.read("layers/acme_jvm/store.toml"), "[metadata]\n", "{api}");
+    }
+}
+
 #[test]
 fn only_the_groups_buildpacks_get_their_layers() {
     let world = World::new();

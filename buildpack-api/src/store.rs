@@ -5,7 +5,8 @@ use crate::{ParseError, parse_toml, plan::print_toml};
 /// Data a buildpack keeps from one build to the next.
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Store {
-    #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
+    /// Written even if it is empty: there are buildpacks that take a file without it for a broken one.
+    #[serde(default)]
     pub metadata: toml::Table,
 }
 
@@ -15,7 +16,7 @@ impl Store {
         parse_toml(text)
     }
 
-    /// The text of store.toml; empty where there is no metadata.
+    /// The text of store.toml.
     pub fn to_toml(&self) -> String {
         print_toml(self)
     }
@@ -30,7 +31,7 @@ mod tests {
         let text = "[metadata]\nb = true\ndate = 2020-01-02T03:04:05Z\nfloat = 1.0\nint = 1\nlist = [1, 2]\n\n[metadata.t]\nx = \"y\"\n";
         assert_eq!(Store::parse(text).unwrap().to_toml(), text);
         assert_eq!(Store::parse("").unwrap(), Store::default());
-        assert_eq!(Store::default().to_toml(), "");
+        assert_eq!(Store::default().to_toml(), "[metadata]\n");
         assert!(Store::parse("metadata = 1").is_err());
     }
 }

@@ -306,6 +306,7 @@ mod tests {
         let bom = r#"{"bom":[{"name":"dep","metadata":null,"buildpack":{"id":"some/bp","version":"1"}}],"buildpacks""#;
         assert!(old.starts_with(bom), "{old}");
         assert!(old.contains(r#""command":"serve","args":["--port","80\n\"x\""]"#), "{old}");
+        assert!(old.contains(r#""command":"work","args":[],"#), "{old}");
         assert!(!label(PlatformApi::V0_9).contains("bom"));
         assert!(label(PlatformApi::V0_9).contains(r#""command":"serve""#));
     }

@@ -3,6 +3,7 @@
 
 use libcnb::build::{BuildContext, BuildResult, BuildResultBuilder};
 use libcnb::data::layer_name;
+use libcnb::data::store::Store;
 use libcnb::detect::{DetectContext, DetectResult, DetectResultBuilder};
 use libcnb::generic::{GenericMetadata, GenericPlatform};
 use libcnb::layer::{CachedLayerDefinition, InvalidMetadataAction, LayerState, RestoredLayerAction};
@@ -68,7 +69,8 @@ impl Buildpack for AssetsBuildpack {
             ))?;
         }
         layer.write_metadata(made_from)?;
-        BuildResultBuilder::new().build()
+        // libcnb fails the next build if a store that was saved does not come back as one, be it empty.
+        BuildResultBuilder::new().store(Store::default()).build()
     }
 }
 
