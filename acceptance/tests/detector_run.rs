@@ -296,8 +296,18 @@ fn a_first_process_ends_when_it_is_told_to() {
         dirs.buildpack("a", "0.10", "", &tell(signal), "");
         dirs.order(&["a"]);
         let call = dirs.detector("0.12");
-        let mut first = command("unshare");
-        first.args(["--pid", "--fork", "setpriv", "--reuid=1000", "--regid=1000", "--clear-groups"]);
+        let mut first = command("env");
+        // What runs in the background of a script ignores some of them, and stays so.
+        first.args([
+            "--default-signal",
+            "unshare",
+            "--pid",
+            "--fork",
+            "setpriv",
+            "--reuid=1000",
+            "--regid=1000",
+            "--clear-groups",
+        ]);
         first.arg(call.get_program()).envs(call.get_envs().filter_map(|(name, value)| Some((name, value?))));
         let outcome = run(&mut first);
         let code = if may_differ("Go's runtime ends with 2") { 2 } else { code };
