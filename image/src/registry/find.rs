@@ -14,7 +14,7 @@ use super::{
     repository::{Call, Repository},
     retry,
 };
-use crate::{Blob, BlobSource, Digest, Error, Image, Reference, Result};
+use crate::{Blob, BlobSource, Digest, Error, Image, Reference, Result, image::host_architecture};
 
 /// Bytes of the largest manifest or index that is read (what registries take at most).
 const MAX_MANIFEST: u64 = 4 << 20;
@@ -123,7 +123,7 @@ impl Registry {
         if depth == MAX_NESTING {
             return Ok(None);
         }
-        for candidate in manifest.candidates(manifest::host_architecture()) {
+        for candidate in manifest.candidates(host_architecture()) {
             let digest = &candidate.digest;
             let Some(child) = self.document(repository, digest.as_str(), Some(digest))? else { continue };
             if let Some(image) = self.image(repository, name, &child, depth + 1)? {
