@@ -58,6 +58,71 @@ fn processes_of_all_buildpacks() {
     }
 }
 
+/// The file is a layer of the app image. Written like this by both lifecycles, it is the same layer in both's images.
+#[test]
+fn metadata_toml_has_the_bytes_that_are_known() {
+    let launch = "[[processes]]\ntype = \"web\"\ncommand = [\"java\", \"-jar \\\"x\\\"\\t<y>\"]\nargs = [\"a\", \"b'c&\"]\ndefault = \
+                  true\nworking-dir = \"/w\"\n[[processes]]\ntype = \"task\"\ncommand = [\"run\"]\n[[processes]]\ntype = \
+                  \"empty\"\ncommand = [\"run\"]\nargs = []\n[[labels]]\nkey = \"k\"\nvalue = \"v\\nw\"\n[[slices]]\npaths = [\"x/*\", \"y\"]";
+    let dirs = with_files("0.10", "", &[&[("launch.toml", launch)], &[]]);
+    let known = r#"buildpack-default-process-type = "web"
+
+[[buildpacks]]
+  id = "a"
+  version = "1.0.0"
+  api = "0.10"
+
+[[buildpacks]]
+  id = "b"
+  version = "1.0.0"
+  api = "0.10"
+
+[[labels]]
+  key = "k"
+  value = "v\nw"
+
+[[processes]]
+  type = "empty"
+  command = ["run"]
+  args = []
+  direct = true
+  buildpack-id = "a"
+
+[[processes]]
+  type = "task"
+  command = ["run"]
+  direct = true
+  buildpack-id = "a"
+
+[[processes]]
+  type = "web"
+  command = ["java", "-jar \"x\"\t\u003cy\u003e"]
+  args = ["a", "b'c&"]
+  direct = true
+  buildpack-id = "a"
+  working-dir = "/w"
+
+[[slices]]
+  paths = ["x/*", "y"]
+"#;
+    let before_0_10 = known
+        .replace("command = [\"run\"]\n  direct", "command = \"run\"\n  args = []\n  direct")
+        .replace("command = [\"run\"]", "command = \"run\"")
+        .replace(
+            "command = [\"java\", \"-jar \\\"x\\\"\\t\\u003cy\\u003e\"]\n  args = [",
+            "command = \"java\"\n  args = [\"-jar \\\"x\\\"\\t<y>\", ",
+        );
+    for api in PLATFORM_APIS.into_iter().filter(|api| !at_least(api, "0.15")) {
+        run(&mut dirs.builder(api)).ok();
+        let expected = if at_least(api, "0.10") { known } else { &before_0_10 };
+        assert_eq!(dirs.read("layers/config/metadata.toml"), expected, "at {api}");
+    }
+    let empty = with_files("0.10", "", &[&[]]);
+    run(&mut empty.builder("0.14")).ok();
+    let known = "processes = []\n\n[[buildpacks]]\n  id = \"a\"\n  version = \"1.0.0\"\n  api = \"0.10\"\n";
+    assert_eq!(empty.read("layers/config/metadata.toml"), known);
+}
+
 #[test]
 fn commands_of_several_words() {
     let launch = "[[processes]]\ntype = \"web\"\ncommand = [\"run\", \"always\"]\nargs = [\"default\"]\n[[processes]]\ntype = \

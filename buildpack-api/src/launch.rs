@@ -17,7 +17,7 @@ pub struct Launch {
 }
 
 /// A label of the app image.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub struct Label {
     #[serde(default)]
     pub key: String,
@@ -31,8 +31,8 @@ pub struct Process {
     pub r#type: ProcessType,
     /// Never empty: the program, then arguments that are always passed.
     pub command: Vec<String>,
-    /// Arguments that a user's replace.
-    pub args: Vec<String>,
+    /// Arguments that a user's replace. None and an empty list mean the same; what was said is kept.
+    pub args: Option<Vec<String>>,
     /// Executed without a shell. Always true from Buildpack API 0.9 on.
     pub direct: bool,
     /// The image's default process.
@@ -42,8 +42,15 @@ pub struct Process {
     pub exec_env: Vec<String>,
 }
 
+impl Process {
+    /// Arguments that a user's replace.
+    pub fn args(&self) -> &[String] {
+        self.args.as_deref().unwrap_or_default()
+    }
+}
+
 /// Paths (globs, relative to the app directory) that go into a layer of their own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 pub struct Slice {
     #[serde(default)]
     pub paths: Vec<String>,
@@ -81,8 +88,7 @@ struct ProcessEntry {
     #[serde(default)]
     r#type: ProcessType,
     command: Option<toml::Value>,
-    #[serde(default)]
-    args: Vec<String>,
+    args: Option<Vec<String>>,
     direct: Option<bool>,
     #[serde(default)]
     default: bool,
@@ -189,7 +195,7 @@ mod tests {
             (
                 BuildpackApi::V0_12,
                 "command = ['x']\nargs = ['a', 'b']",
-                Process { args: texts(&["a", "b"]), ..process(&["x"], true) },
+                Process { args: Some(texts(&["a", "b"])), ..process(&["x"], true) },
             ),
             (
                 BuildpackApi::V0_8,

@@ -47,7 +47,7 @@ pub(crate) fn choose(argv0: &OsStr, inputs: &LauncherInputs, metadata: &BuildMet
 
     let mut args: Vec<OsString> = always.iter().map(OsString::from).collect();
     if inputs.args.is_empty() || !args_replaced(process, buildpack, inputs.api, metadata)? {
-        args.extend(process.args.iter().map(OsString::from));
+        args.extend(process.args().iter().map(OsString::from));
     }
     args.extend_from_slice(&inputs.args);
     Ok(Start {
@@ -120,7 +120,7 @@ mod tests {
         Process {
             r#type: ProcessType::new(r#type),
             command: owned(command),
-            args: owned(args),
+            args: Some(owned(args)),
             direct: true,
             default: false,
             working_dir: None,

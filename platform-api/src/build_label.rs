@@ -74,7 +74,7 @@ struct GitLabel {
 struct ProcessLabel {
     r#type: String,
     command: Command,
-    /// `null` for none, as platforms know it, where words of the command are not among them.
+    /// `null` where nothing was said of them.
     args: Option<Vec<String>>,
     direct: bool,
     #[serde(rename = "buildpackID")]
@@ -125,7 +125,7 @@ fn process(process: &buildpack_api::Process, buildpack_id: &str, api: PlatformAp
     ProcessLabel {
         r#type: process.r#type.to_string(),
         command,
-        args: Some(args).filter(|args| !args.is_empty() || !api.command_array()),
+        args,
         direct: process.direct,
         buildpack_id: buildpack_id.to_owned(),
         working_dir: process.working_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned()),

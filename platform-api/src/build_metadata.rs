@@ -8,7 +8,11 @@ use std::path::PathBuf;
 use buildpack_api::{BomEntry, Label, ParseError, Process, ProcessType, Slice, parse_toml};
 use serde::{Deserialize, Serialize};
 
-use crate::{BuildLabel, GroupEntry, LauncherInfo, PlatformApi, group::EntryKeys, print::to_toml};
+use crate::{
+    BuildLabel, GroupEntry, LauncherInfo, PlatformApi,
+    group::EntryKeys,
+    metadata_text::{self, Fields, Node, array, quoted, quoted_command, strings},
+};
 
 /// A process for every execution environment.
 const EVERY_EXEC_ENV: &str = "*";
@@ -51,16 +55,26 @@ impl BuildMetadata {
 
     /// Same input, same bytes: the file is part of the image.
     pub fn to_toml(&self, api: PlatformApi) -> String {
-        let bom = if api.bom_out_of_metadata() { Vec::new() } else { bom_keys(&self.bom) };
-        to_toml(&FileKeys {
-            buildpack_default_process_type: self.default_process.as_ref().map(ToString::to_string),
-            bom,
-            buildpacks: self.buildpacks.iter().map(EntryKeys::from).collect(),
-            extensions: self.extensions.iter().map(EntryKeys::from).collect(),
-            labels: self.labels.clone(),
-            processes: self.sorted_processes().into_iter().map(|(p, id)| ProcessKeys::new(p, id, api)).collect(),
-            slices: self.slices.clone(),
-        })
+        let mut file = Fields::new();
+        let mut tables = |name: &str, tables: Vec<Fields>| file.push((name.to_owned(), Node::Tables(tables)));
+        if !api.bom_out_of_metadata() {
+            tables("bom", self.bom.iter().map(bom).collect());
+        }
+        tables("buildpacks", self.buildpacks.iter().map(module).collect());
+        tables("extensions", self.extensions.iter().map(module).collect());
+        let label = |l: &Label| values([("key", Some(quoted(&l.key))), ("value", Some(quoted(&l.value)))]);
+        tables("labels", self.labels.iter().map(label).collect());
+        let processes = self.sorted_processes();
+        tables("processes", processes.iter().map(|(p, id)| process(p, id, api)).collect());
+        let slice = |slice: &Slice| values([("paths", (!slice.paths.is_empty()).then(|| strings(&slice.paths)))]);
+        tables("slices", self.slices.iter().map(slice).collect());
+        if processes.is_empty() {
+            file.push(("processes".to_owned(), Node::Value("[]".to_owned())));
+        }
+        if let Some(default) = &self.default_process {
+            file.push(("buildpack-default-process-type".to_owned(), Node::Value(quoted(default.as_str()))));
+        }
+        metadata_text::print(&file)
     }
 
     /// The value of label `io.buildpacks.build.metadata`.
@@ -75,6 +89,51 @@ impl BuildMetadata {
     }
 }
 
+/// Keys without a value are left out.
+fn values<const N: usize>(values: [(&str, Option<String>); N]) -> Fields {
+    values.into_iter().filter_map(|(key, value)| Some((key.to_owned(), Node::Value(value?)))).collect()
+}
+
+fn module(entry: &GroupEntry) -> Fields {
+    values([
+        ("id", Some(quoted(entry.id.as_str()))),
+        ("version", Some(quoted(&entry.version))),
+        ("api", (!entry.api.is_empty()).then(|| quoted(&entry.api))),
+        ("homepage", entry.homepage.as_deref().map(quoted)),
+    ])
+}
+
+fn process(process: &Process, buildpack_id: &str, api: PlatformApi) -> Fields {
+    let (command, args) = Command::of(process, api);
+    let command = match command {
+        Command::Program(program) => quoted_command(&program),
+        Command::Words(words) => array(words.iter().map(|word| quoted_command(word))),
+    };
+    let exec_env = match process.exec_env.as_slice() {
+        [] => api.exec_env().then(|| array([quoted(EVERY_EXEC_ENV)])),
+        some => Some(strings(some)),
+    };
+    values([
+        ("type", Some(quoted(process.r#type.as_str()))),
+        ("command", Some(command)),
+        ("args", args.map(|args| strings(&args))),
+        ("direct", Some(process.direct.to_string())),
+        ("buildpack-id", Some(quoted(buildpack_id))),
+        ("working-dir", process.working_dir.as_ref().map(|dir| quoted(&dir.to_string_lossy()))),
+        ("exec-env", exec_env),
+    ])
+}
+
+fn bom((entry, (id, version)): &(BomEntry, (String, String))) -> Fields {
+    let mut fields = values([("name", Some(quoted(&entry.name)))]);
+    if let Some(metadata) = &entry.metadata {
+        fields.push(("metadata".to_owned(), Node::Table(metadata_text::table(metadata))));
+    }
+    let owner = values([("id", Some(quoted(id))), ("version", Some(quoted(version)))]);
+    fields.push(("buildpack".to_owned(), Node::Table(owner)));
+    fields
+}
+
 /// A command: a string before Platform API 0.10, an array since.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(untagged)]
@@ -84,68 +143,51 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// The command as this API has it, and the arguments. Where it has a program alone, its other words go before the
-    /// arguments, so that none is lost.
-    pub(crate) fn of(process: &Process, api: PlatformApi) -> (Self, Vec<String>) {
+    /// The command as this API has it, and the arguments, if there is something to say of them. Where the command is a
+    /// program alone, its other words go before the arguments, so that none is lost.
+    pub(crate) fn of(process: &Process, api: PlatformApi) -> (Self, Option<Vec<String>>) {
         if api.command_array() {
             return (Self::Words(process.command.clone()), process.args.clone());
         }
         let (program, words) = process.command.split_first().map_or((String::new(), &[][..]), |(p, w)| (p.clone(), w));
-        (Self::Program(program), [words, &process.args].concat())
+        (Self::Program(program), Some([words, process.args()].concat()))
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct FileKeys {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     buildpack_default_process_type: Option<String>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     bom: Vec<BomKeys>,
     #[serde(default)]
     buildpacks: Vec<EntryKeys>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     extensions: Vec<EntryKeys>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     labels: Vec<Label>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     processes: Vec<ProcessKeys>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     slices: Vec<Slice>,
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Deserialize)]
 #[serde(rename_all = "kebab-case")]
 struct ProcessKeys {
     r#type: String,
     command: Command,
-    #[serde(default)]
-    args: Vec<String>,
+    args: Option<Vec<String>>,
     #[serde(default)]
     direct: bool,
     #[serde(default)]
     buildpack_id: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     working_dir: Option<PathBuf>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     exec_env: Vec<String>,
 }
 
 impl ProcessKeys {
-    fn new(process: &Process, buildpack_id: &str, api: PlatformApi) -> Self {
-        let (command, args) = Command::of(process, api);
-        let every = process.exec_env.is_empty() && api.exec_env();
-        Self {
-            r#type: process.r#type.to_string(),
-            command,
-            args,
-            direct: process.direct,
-            buildpack_id: buildpack_id.to_owned(),
-            working_dir: process.working_dir.clone(),
-            exec_env: if every { vec![EVERY_EXEC_ENV.to_owned()] } else { process.exec_env.clone() },
-        }
-    }
-
     fn into_process(self) -> (Process, String) {
         let process = Process {
             r#type: ProcessType::new(self.r#type),
@@ -215,7 +257,7 @@ mod tests {
         let process = Process {
             r#type: ProcessType::new(r#type),
             command: words(command),
-            args: words(args),
+            args: Some(words(args)).filter(|args| !args.is_empty()),
             direct: true,
             default: true,
             working_dir: None,
@@ -259,6 +301,86 @@ mod tests {
         }
     }
 
+    /// These bytes are a layer of every app image, and the reference's are the same.
+    #[test]
+    fn the_bytes_of_each_api() {
+        let new = r#"buildpack-default-process-type = "web"
+
+[[buildpacks]]
+  id = "some/bp"
+  version = "1"
+  api = "0.9"
+
+[[labels]]
+  key = "k"
+  value = "v"
+
+[[processes]]
+  type = "web"
+  command = ["serve", "--port"]
+  args = ["80\n\"x\""]
+  direct = true
+  buildpack-id = "some/bp"
+
+[[processes]]
+  type = "worker"
+  command = ["work"]
+  direct = true
+  buildpack-id = "some/bp"
+  working-dir = "/w"
+  exec-env = ["test"]
+
+[[slices]]
+  paths = ["static/*"]
+"#;
+        let bom = r#"
+[[bom]]
+  name = "dep"
+  [bom.buildpack]
+    id = "some/bp"
+    version = "1"
+"#;
+        let old = new
+            .replace("[\"serve\", \"--port\"]", "\"serve\"")
+            .replace("args = [", "args = [\"--port\", ")
+            .replace("[\"work\"]", "\"work\"\n  args = []");
+        for api in PlatformApi::ALL {
+            let mut text = if api.command_array() { new.to_owned() } else { old.clone() };
+            if !api.bom_out_of_metadata() {
+                text = text.replacen("\n\n", &format!("\n{bom}\n"), 1);
+            }
+            if api.exec_env() {
+                let end = "buildpack-id = \"some/bp\"\n";
+                text = text.replacen(end, &format!("{end}  exec-env = [\"*\"]\n"), 1);
+            }
+            assert_eq!(metadata().to_toml(api), text, "{api}");
+        }
+    }
+
+    #[test]
+    fn no_processes_are_said_to_be_none() {
+        let nothing = BuildMetadata { buildpacks: vec![entry("some/bp")], ..BuildMetadata::default() };
+        let text = "processes = []\n\n[[buildpacks]]\n  id = \"some/bp\"\n  version = \"1\"\n  api = \"0.9\"\n";
+        assert_eq!(nothing.to_toml(PlatformApi::V0_14), text);
+    }
+
+    /// A layer is made of them: none and an empty list are different bytes.
+    #[test]
+    fn what_was_said_of_arguments_is_kept() {
+        let with = |args| BuildMetadata {
+            processes: vec![(Process { args, ..process("web", &["run"], &[]).0 }, "some/bp".to_owned())],
+            ..BuildMetadata::default()
+        };
+        for (args, line) in [(None, false), (Some(Vec::new()), true)] {
+            let text = with(args.clone()).to_toml(PlatformApi::V0_14);
+            assert_eq!(text.contains("  args = []\n"), line);
+            assert_eq!(BuildMetadata::parse(&text).unwrap().processes[0].0.args, args);
+            let label = with(args).label(&LauncherInfo::default(), PlatformApi::V0_14);
+            let label = serde_json::to_string(&label).unwrap();
+            assert!(label.contains(if line { r#""args":[]"# } else { r#""args":null"# }), "{label}");
+        }
+    }
+
     #[test]
     fn what_was_written_is_read() {
         for api in PlatformApi::ALL {
@@ -268,7 +390,7 @@ mod tests {
                 process.default = false;
                 if !api.command_array() {
                     let words = process.command.split_off(1);
-                    process.args.splice(0..0, words);
+                    process.args = Some([words, process.args().to_vec()].concat());
                 }
             }
             if api.bom_out_of_metadata() {

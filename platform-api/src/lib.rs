@@ -18,6 +18,7 @@ mod flags;
 mod group;
 pub mod inputs;
 mod labels;
+mod metadata_text;
 mod modes;
 mod modules;
 pub mod names;

@@ -45,7 +45,7 @@ mod tests {
             let process = |word: &str| Process {
                 r#type: ProcessType::new(word.trim_end_matches('!')),
                 command: vec!["run".to_owned()],
-                args: Vec::new(),
+                args: None,
                 direct: true,
                 default: word.ends_with('!'),
                 working_dir: None,

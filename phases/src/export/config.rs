@@ -98,7 +98,7 @@ mod tests {
         let process = |name: &&str| Process {
             r#type: ProcessType::new(*name),
             command: vec!["run".into()],
-            args: vec![],
+            args: None,
             direct: true,
             default: false,
             working_dir: None,
