@@ -232,10 +232,10 @@ impl Images {
         }
     }
 
-    /// Begins to write something under this name, beside what has to be read for it: see [`Registry::begin_upload`].
-    pub fn begin_upload(&self, name: &str) {
+    /// Begins to write a new config under this name, beside what has to be done for it: see [`Registry::begin_config`].
+    pub fn begin_config(&self, name: &str) {
         if let (Self::Registry(registry), Ok(name)) = (self, Reference::parse(name)) {
-            registry.begin_upload(&name);
+            registry.begin_config(&name);
         }
     }
 

@@ -46,7 +46,7 @@ pub(crate) fn to_registry(registry: &Registry, image: &Image, names: &[String]) 
 fn fill(registry: &Registry, image: &Image, documents: &Documents, to: &Reference) -> Result<()> {
     thread::scope(|scope| {
         let layers = scope.spawn(|| registry.ensure_layers(to, image));
-        let config = registry.upload_bytes(to, &documents.config);
+        let config = registry.upload_config(to, &documents.config);
         let panicked = |_| Err(Error::Remote("filling a repository: a thread panicked".to_string()));
         layers.join().unwrap_or_else(panicked).and(config.map(drop))
     })

@@ -25,9 +25,9 @@ pub fn rebase(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
 }
 
 fn rebased(i: &RebaserInputs, images: &Images) -> anyhow::Result<Report> {
+    // There will be a new config, whatever it says.
+    i.output_images.iter().take(1).for_each(|name| images.begin_config(name));
     let (app, asked_for) = thread::scope(|scope| {
-        // There will be a new config, whatever it says.
-        scope.spawn(|| i.output_images.first().map(|name| images.begin_upload(name)));
         let app = scope.spawn(|| find_app(i, images));
         // Needs no word of the app image: both are read side by side.
         let base = i.run_image.as_deref().map(|name| find_base(images, name));

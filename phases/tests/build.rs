@@ -45,7 +45,7 @@ fn what_buildpacks_say_becomes_metadata() {
     let processes: Vec<_> = metadata
         .processes
         .iter()
-        .map(|(p, from)| format!("{} {} {:?} {:?} {} {}", p.r#type, from, p.command, p.args, p.direct, p.default))
+        .map(|(p, from)| format!("{} {} {:?} {:?} {} {}", p.r#type, from, p.command, p.args(), p.direct, p.default))
         .collect();
     assert_eq!(processes, ["b a [\"b\", \"c\"] [\"d\"] true false", "web other/b [\"two\"] [] true false"]);
     assert_eq!(metadata.default_process, None, "redefined and not marked as the default");

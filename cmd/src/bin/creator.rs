@@ -27,10 +27,12 @@ fn main() -> std::process::ExitCode {
             let cache = steps::open_cache(&i.cache, &places, i.api)?;
 
             log::banner("ANALYZING");
-            thread::scope(|scope| {
+            let created = thread::scope(|scope| {
                 let analysis = steps::begin_analysis(scope, &i.analyzer, &offered, &places);
                 from_detect_on(&i, &places, cache, &analysis)
-            })
+            });
+            places.registry.cancel_uploads();
+            created
         },
     )
 }

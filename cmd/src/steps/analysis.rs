@@ -21,7 +21,8 @@ pub struct Analysis {
 }
 
 /// Begins [`analyze`] and, after it, [`restore_sbom`]; then a registry is asked for the layers of the previous image, so that
-/// [`super::export`] knows which ones it can take, and can forget that we tried to write. All of it is over when `scope` is.
+/// [`super::export`] knows which ones it can take, and can forget that we tried to write. All of it is over when `scope` is,
+/// but for uploads that were begun: the caller cancels what is left of them.
 pub fn begin_analysis<'scope, 'env: 'scope>(
     scope: &'scope Scope<'scope, 'env>,
     i: &'env AnalyzerInputs,
@@ -44,11 +45,15 @@ pub fn begin_analysis<'scope, 'env: 'scope>(
         let restored = restore_sbom(i, places, analyzed);
         let previous = restored.as_ref().ok().and_then(|analyzed| analyzed.previous_image.clone());
         let _ = on_restored.send(restored);
+        let is_first = previous.is_none();
         if let (Images::Registry(registry), Some(name)) = (&places.images, previous) {
             phases::analyze::look_for_layers(registry, &name);
         }
         let _ = on_looked.send(());
-        places.registry.cancel_uploads();
+        // A first image has layers to send, and one of them takes the upload that was begun to see whether it may.
+        if !is_first {
+            places.registry.cancel_uploads();
+        }
     });
     Analysis { base, found, restored, looked_for_layers }
 }

@@ -63,7 +63,10 @@ pub fn export(
     };
     let images = &places.images;
     let act = |on_event: &(dyn Fn(Event<'_>) + Sync)| {
-        phases::export::export(i, group, analyzed, metadata, &run, &project, images, cache, &lifecycle, on_event)
+        let report =
+            phases::export::export(i, group, analyzed, metadata, &run, &project, images, cache, &lifecycle, on_event);
+        places.registry.cancel_uploads();
+        report
     };
     let report = timed("Exporter", || progress::show(act)).map_err(|e| in_phase(ExitCode::Export, "export", &e))?;
     write("report", &i.report, &report.to_toml()).map_err(|failure| Failure::new(ExitCode::Export, failure.text))

@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use ureq::http::{Method, Uri};
+use ureq::http::Method;
 
 use crate::{Blob, Digest, Error, Keychain, Reference, Result};
 
@@ -40,6 +40,7 @@ use http::{Http, Patience};
 use manifest::Document;
 pub use proxy::Proxies;
 use repository::{Call, Repository};
+use sessions::{Begun, BeingBegun};
 pub use settings::Settings;
 use settings::retry;
 pub use web::{Downloaded, download};
@@ -74,8 +75,8 @@ struct Shared {
     distrusted: Mutex<HashSet<String>>,
     /// Repositories that took an upload.
     writable: Mutex<HashSet<String>>,
-    /// Uploads without content, with their repositories.
-    begun: Mutex<Vec<(Reference, Uri)>>,
+    begun: Mutex<Vec<Begun>>,
+    configs_begun: Mutex<Vec<BeingBegun>>,
 }
 
 impl Shared {
@@ -133,6 +134,7 @@ impl Registry {
             distrusted: Mutex::default(),
             writable: Mutex::default(),
             begun: Mutex::default(),
+            configs_begun: Mutex::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -177,7 +179,7 @@ impl Registry {
         Ok(self.repository(repository).upload_stream(open)?)
     }
 
-    /// Uploads content of known digest (a config), unless it is there; that is asked only where it may save something.
+    /// Uploads content of known digest, unless it is there; that is asked only where it may save something.
     pub fn upload_bytes(&self, repository: &Reference, bytes: &[u8]) -> Result<Digest> {
         let digest = Digest::of(bytes);
         self.repository(repository).upload_bytes(&digest, bytes)?;

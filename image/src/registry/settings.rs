@@ -20,6 +20,9 @@ pub struct Settings {
     pub delays: Vec<Duration>,
     /// No new attempt is begun when an operation has taken this long.
     pub budget: Duration,
+    /// How long it is counted on that a registry still knows of an upload that was begun and has no content yet: some
+    /// give out places that are good for a minute.
+    pub upload_age: Duration,
     pub proxies: Proxies,
     pub user_agent: String,
 }
@@ -34,6 +37,7 @@ impl Default for Settings {
             probe_timeout: Duration::from_secs(5),
             delays: [500, 1000, 3000, 6000].map(Duration::from_millis).to_vec(),
             budget: Duration::from_secs(300),
+            upload_age: Duration::from_secs(30),
             proxies: Proxies::new(|name| std::env::var(name).ok()),
             user_agent: concat!("cnb-lifecycle/", env!("CARGO_PKG_VERSION")).to_string(),
         }

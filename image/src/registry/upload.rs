@@ -99,7 +99,7 @@ impl Repository {
     fn stream(&self, start: &[u8], blob: &mut dyn StreamedBlob, progress: &mut Progress) -> Attempt<(Digest, u64)> {
         let (session, offset) = match progress.partial.take() {
             Some(partial) => (partial.session, partial.offset),
-            None => match self.start(&[self.push()], None)? {
+            None => match self.start()? {
                 Started::Session(session) => (session, 0),
                 Started::Mounted => {
                     let text = format!("{}: an upload was answered as a mount", self.context());
@@ -175,7 +175,7 @@ impl Repository {
             return Ok(());
         }
         retry(&self.shared.settings, || {
-            if let Started::Session(session) = self.start(&[self.push()], None)? {
+            if let Started::Session(session) = self.start()? {
                 self.put_content(&session, digest, &mut Body::Bytes(bytes)).map_err(|f| Self::restartable(f, 0))?;
             }
             Ok(())
@@ -217,7 +217,7 @@ impl Repository {
         retry(&self.shared.settings, || {
             let place = match session.take() {
                 Some(session) => session,
-                None => match self.start(&[self.push()], None)? {
+                None => match self.start()? {
                     Started::Session(session) => session,
                     Started::Mounted => return Ok(()),
                 },
@@ -236,7 +236,7 @@ impl Repository {
     fn mount(&self, digest: &Digest, source: &Repository) -> Option<Started> {
         let from = [("mount", digest.as_str()), ("from", source.name.as_str())];
         let started = retry(&self.shared.settings, || {
-            self.start(&[self.push(), source.pull()], Some(from)).map_err(|failure| {
+            self.start_anew(&[self.push(), source.pull()], Some(from)).map_err(|failure| {
                 let ill = failure.status.is_some_and(|status| status.is_server_error());
                 Failure { temporary: failure.temporary && !ill, ..failure }
             })
@@ -261,12 +261,16 @@ impl Repository {
         self.put_content(session, &blob.digest, &mut Body::Stream { content: &mut content, length: Some(size) })
     }
 
-    /// Begins an upload, or asks for a mount.
-    pub(super) fn start(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
-        let begun = if mount.is_none() { self.begun() } else { None };
-        if let Some(session) = begun {
-            return Ok(Started::Session(session));
+    /// Begins an upload, or takes one that was begun.
+    fn start(&self) -> Attempt<Started> {
+        match self.begun() {
+            Some(session) => Ok(Started::Session(session)),
+            None => self.start_anew(&[self.push()], None),
         }
+    }
+
+    /// Begins an upload, or asks for a mount.
+    pub(super) fn start_anew(&self, scopes: &[Scope], mount: Option<[(&str, &str); 2]>) -> Attempt<Started> {
         let mut url = self.url("blobs/uploads/")?;
         for (name, value) in mount.into_iter().flatten() {
             url = with_query(&url, name, value).unwrap_or(url);

@@ -4,9 +4,9 @@ use acceptance::{
     fault::{FaultServer, Reply},
     registry::RegistryServer,
 };
-use image::Digest;
+use image::{Digest, Keychain, Registry, registry::Settings};
 
-use super::{blob, client, name, noise, push};
+use super::{blob, client, name, noise, push, settings};
 
 const OCI: &str = "application/vnd.oci.image.manifest.v1+json";
 
@@ -16,7 +16,7 @@ fn an_upload_that_was_begun_takes_what_is_sent_next() {
     let front = FaultServer::start(&server.host(), |_| Reply::Forward);
     let (app, other) = (name(&front.host(), "app:v1"), name(&front.host(), "other:v1"));
     let registry = client();
-    registry.begin_upload(&app);
+    registry.ensure_writable(&app).unwrap();
     registry.upload_bytes(&other, b"elsewhere").unwrap();
     assert_eq!(front.count("POST", "/v2/app/blobs/uploads/"), 1);
     let digest = registry.upload_bytes(&name(&front.host(), "app:v2"), b"first").unwrap();
@@ -27,7 +27,8 @@ fn an_upload_that_was_begun_takes_what_is_sent_next() {
     // Nothing is left where nothing was sent.
     let uploads = server.storage().join("docker/registry/v2/repositories/app/_uploads");
     let open = || uploads.read_dir().unwrap().filter(|e| e.as_ref().unwrap().path().join("startedat").exists()).count();
-    registry.begin_upload(&app);
+    let registry = client();
+    registry.ensure_writable(&app).unwrap();
     registry.ensure_writable(&app).unwrap();
     assert_eq!(open(), 1);
     registry.cancel_uploads();
@@ -44,7 +45,7 @@ fn a_mount_takes_no_upload_that_was_begun() {
     let layer = noise(17, 10);
     push(&client(), &base, std::slice::from_ref(&layer));
     let registry = client();
-    registry.begin_upload(&app);
+    registry.ensure_writable(&app).unwrap();
     registry.ensure_blob(&app, &blob(&base, &layer)).unwrap();
     registry.upload_bytes(&app, b"content").unwrap();
     registry.cancel_uploads();
@@ -58,11 +59,27 @@ fn an_upload_that_the_registry_forgot_is_begun_again() {
     let front = FaultServer::start(&server.host(), |_| Reply::Forward);
     let app = name(&front.host(), "app:v1");
     let registry = client();
-    registry.begin_upload(&app);
+    registry.ensure_writable(&app).unwrap();
     std::fs::remove_dir_all(server.storage().join("docker/registry/v2/repositories/app/_uploads")).unwrap();
     let digest = registry.upload_bytes(&app, b"content").unwrap();
     assert!(client().has_blob(&app, &digest).unwrap());
     assert_eq!(front.count("POST", "/v2/app/blobs/uploads/"), 2);
+}
+
+#[test]
+fn an_upload_that_was_begun_long_ago_is_cancelled() {
+    let server = RegistryServer::plain();
+    let front = FaultServer::start(&server.host(), |_| Reply::Forward);
+    let app = name(&front.host(), "app:v1");
+    let settings = Settings { upload_age: std::time::Duration::ZERO, ..settings() };
+    let registry = Registry::with_settings(Keychain::default(), Vec::new(), settings);
+    registry.ensure_writable(&app).unwrap();
+    registry.begin_config(&app);
+    registry.upload_bytes(&app, b"layer").unwrap();
+    registry.upload_config(&app, b"config").unwrap();
+    registry.cancel_uploads();
+    let requests = ["POST", "PUT", "DELETE"].map(|method| front.count(method, "/v2/app/blobs/uploads/"));
+    assert_eq!(requests, [4, 2, 2], "{:#?}", front.seen());
 }
 
 #[test]
@@ -73,10 +90,40 @@ fn what_cannot_be_begun_is_said_when_there_is_something_to_send() {
     });
     let registry = client();
     let app = name(&front.host(), "app:v1");
-    registry.begin_upload(&app);
-    registry.cancel_uploads();
-    let error = registry.upload_bytes(&app, b"content").unwrap_err().to_string();
+    registry.begin_config(&app);
+    let error = registry.upload_config(&app, b"content").unwrap_err().to_string();
     assert!(error.contains("403") && error.contains("/v2/app/blobs/uploads/"), "{error}");
+}
+
+#[test]
+fn a_config_takes_the_upload_that_was_begun_for_it_and_layers_do_not() {
+    let server = RegistryServer::plain();
+    // It comes late, but none is begun beside it.
+    let front = FaultServer::start(&server.host(), |seen| {
+        if seen.is("POST", "/config/") {
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        Reply::Forward
+    });
+    let (app, other) = (name(&front.host(), "config:v1"), name(&front.host(), "other:v1"));
+    let registry = client();
+    registry.begin_config(&app);
+    let digest = registry.upload_config(&app, b"config").unwrap();
+    assert!(client().has_blob(&app, &digest).unwrap());
+    let count = |method: &str, of: &str| front.count(method, &format!("/v2/{of}/blobs/uploads/"));
+    assert_eq!((count("POST", "config"), count("PUT", "config")), (1, 1), "{:#?}", front.seen());
+
+    registry.begin_config(&other);
+    while count("POST", "other") == 0 {
+        std::thread::yield_now();
+    }
+    registry.upload_bytes(&other, b"layer").unwrap();
+    assert_eq!((count("POST", "other"), count("PUT", "other")), (2, 1), "the layer begins its own");
+    registry.upload_config(&other, b"config").unwrap();
+    registry.begin_config(&other);
+    registry.cancel_uploads();
+    let requests = ["POST", "PUT", "DELETE"].map(|method| count(method, "other"));
+    assert_eq!(requests, [3, 2, 1], "{:#?}", front.seen());
 }
 
 #[test]

@@ -156,7 +156,13 @@ fn make_layers(
     }
     let with_cache = jobs.len() > of_app || cache.as_ref().is_some_and(CacheExport::has_jobs) || launch_cache.is_some();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let run = |jobs| Pipeline { workers, docker: sources.base.docker, on_event }.run(jobs);
+    let on_event = |event: Event<'_>| {
+        if matches!(event, Event::Sent { .. }) {
+            sources.begin_config();
+        }
+        on_event(event);
+    };
+    let run = |jobs| Pipeline { workers, docker: sources.base.docker, on_event: &on_event }.run(jobs);
     let results = match run(jobs) {
         Err(error) if with_cache => {
             planned = plan()?;

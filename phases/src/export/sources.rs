@@ -1,6 +1,9 @@
 //! The images an export begins with, and where it ends.
 
-use std::thread::{self, JoinHandle};
+use std::{
+    sync::Once,
+    thread::{self, JoinHandle},
+};
 
 use anyhow::Context as _;
 use image::{Destination, Digest, Image, Images, Layer};
@@ -18,6 +21,7 @@ pub(super) struct Sources {
     pub(super) destination: Option<Destination>,
     /// The previous image may have lost blobs that its manifest names, so each is looked at.
     layout: bool,
+    config_begun: Once,
 }
 
 impl Sources {
@@ -39,7 +43,14 @@ impl Sources {
         if let Some(Destination::Layout(path)) = &destination {
             tracing::info!("Using app image: {}", path.display());
         }
-        Ok(Self { base, previous, lost, destination, layout: matches!(images, Images::Layout(_)) })
+        Ok(Self {
+            base,
+            previous,
+            lost,
+            destination,
+            layout: matches!(images, Images::Layout(_)),
+            config_begun: Once::new(),
+        })
     }
 
     /// Begins to make the destination have the layers of the run image, while those above them are made. What fails here
@@ -52,6 +63,13 @@ impl Sources {
                 tracing::debug!("layers of the run image: {error}");
             }
         }))
+    }
+
+    /// A layer is sent, so there will be a new config: begins to send that, too, once.
+    pub(super) fn begin_config(&self) {
+        if let Some(Destination::Registry(registry, to)) = &self.destination {
+            self.config_begun.call_once(|| registry.begin_config(to));
+        }
     }
 
     /// The previous image's layer with this diff ID, if its blob can be had.
