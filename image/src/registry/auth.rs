@@ -79,6 +79,8 @@ pub(super) struct Host {
     pub(super) name: String,
     pub(super) insecure: bool,
     endpoint: std::sync::Mutex<Known>,
+    /// Held while a registry is pinged, so that it is pinged once.
+    pinging: std::sync::Mutex<()>,
     tokens: std::sync::Mutex<Vec<Token>>,
     /// Scopes that the registry asked for where tokens for those of the request did not serve.
     learnt: std::sync::Mutex<Vec<(Vec<Scope>, String)>>,
@@ -94,6 +96,7 @@ impl Host {
             name: name.to_string(),
             insecure,
             endpoint: Known::Nothing.into(),
+            pinging: ().into(),
             tokens: Vec::new().into(),
             learnt: Vec::new().into(),
             wants_lengths: false.into(),
@@ -109,18 +112,27 @@ impl Host {
     /// request gets an answer, or the challenge that a ping gets.
     pub(super) fn endpoint(&self, shared: &Shared) -> Attempt<Endpoint> {
         let mut known = lock(&self.endpoint);
+        // In private networks there may be one scheme or the other.
+        let may_assume = || (!self.is_local() || is_loopback(&self.name)) && !shared.keychain.knows(&self.name);
+        if matches!(*known, Known::Nothing) && may_assume() {
+            let scheme = if is_loopback(&self.name) { "http" } else { "https" };
+            *known = Known::Assumed(Endpoint { scheme, challenge: Challenge::None });
+        }
         if let Known::Assumed(endpoint) | Known::Sure(endpoint) = &*known {
             return Ok(endpoint.clone());
         }
-        let scheme = if is_loopback(&self.name) { "http" } else { "https" };
-        // In private networks there may be one or the other.
-        if (!self.is_local() || is_loopback(&self.name)) && !shared.keychain.knows(&self.name) {
-            let endpoint = Endpoint { scheme, challenge: Challenge::None };
-            *known = Known::Assumed(endpoint.clone());
-            return Ok(endpoint);
+        drop(known);
+        self.pinged(shared).map_err(Failure::on_the_way)
+    }
+
+    /// What is known for sure. Those who have an assumption go on with it meanwhile.
+    fn pinged(&self, shared: &Shared) -> Attempt<Endpoint> {
+        let _alone = lock(&self.pinging);
+        if let Known::Sure(endpoint) = &*lock(&self.endpoint) {
+            return Ok(endpoint.clone());
         }
-        let endpoint = retry(&shared.settings, || self.ping(shared)).map_err(Failure::on_the_way)?;
-        *known = Known::Sure(endpoint.clone());
+        let endpoint = retry(&shared.settings, || self.ping(shared))?;
+        *lock(&self.endpoint) = Known::Sure(endpoint.clone());
         Ok(endpoint)
     }
 
@@ -135,15 +147,7 @@ impl Host {
     /// After a request that failed: pings where the endpoint is an assumption. The endpoint, if it is not the one that
     /// was used.
     pub(super) fn verify(&self, shared: &Shared, used: &Endpoint) -> Attempt<Option<Endpoint>> {
-        let mut known = lock(&self.endpoint);
-        let endpoint = match &*known {
-            Known::Sure(endpoint) => endpoint.clone(),
-            Known::Nothing | Known::Assumed(_) => {
-                let endpoint = retry(&shared.settings, || self.ping(shared))?;
-                *known = Known::Sure(endpoint.clone());
-                endpoint
-            }
-        };
+        let endpoint = self.pinged(shared)?;
         Ok((endpoint != *used).then_some(endpoint))
     }
 

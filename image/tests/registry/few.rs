@@ -52,6 +52,37 @@ fn one_call_after_another_takes_one_connection() {
     assert_eq!(connections.load(Ordering::SeqCst), 1);
 }
 
+/// What is not there is a reason to ask the registry how it is to be asked, and none for others to wait.
+#[test]
+fn nobody_waits_for_another_one_s_ping() {
+    let server = RegistryServer::plain();
+    push(&client(), &name(&server.host(), "base"), &[noise(4, 10)]);
+    let (pings, others) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let counted = Arc::clone(&pings);
+    let front = FaultServer::start(&server.host(), move |seen| {
+        counted.fetch_add(usize::from(seen.path == "/v2/"), Ordering::SeqCst);
+        others.fetch_add(usize::from(seen.is("GET", "/v2/base/")), Ordering::SeqCst);
+        let began = std::time::Instant::now();
+        // The manifest and the config.
+        while seen.path == "/v2/" && others.load(Ordering::SeqCst) < 2 && began.elapsed().as_secs() < 10 {
+            thread::sleep(std::time::Duration::from_millis(5));
+        }
+        Reply::Forward
+    });
+    let registry = client();
+    let found = thread::scope(|scope| {
+        let nothing = scope.spawn(|| registry.find(&name(&front.host(), "nothing")).unwrap());
+        while pings.load(Ordering::SeqCst) == 0 {
+            thread::yield_now();
+        }
+        let began = std::time::Instant::now();
+        let base = registry.find(&name(&front.host(), "base")).unwrap();
+        assert!(began.elapsed().as_secs() < 5, "it waited for the ping: {:#?}", front.seen());
+        (nothing.join().unwrap().is_some(), base.is_some())
+    });
+    assert_eq!(found, (false, true));
+}
+
 #[test]
 fn no_ping_one_mount_and_no_manifest_twice() {
     let server = RegistryServer::plain();
