@@ -1,6 +1,6 @@
 //! creator: from source to image in one call; the map of the program. platform.md "Creator"
 
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 
 use cmd::{
     log, privileges,
@@ -24,12 +24,12 @@ fn main() -> std::process::ExitCode {
             // Buildpacks never run as root: what they leave would be root's, in this container and in the app image.
             privileges::refuse_root("build")?;
             steps::set_home(&mut i)?;
-            let cache = steps::open_cache(&i.cache, &places, i.api)?;
 
             log::banner("ANALYZING");
             let created = thread::scope(|scope| {
+                let opening = scope.spawn(|| steps::open_cache(&i.cache, &places, i.api));
                 let analysis = steps::begin_analysis(scope, &i.analyzer, &offered, &places);
-                from_detect_on(&i, &places, cache, &analysis)
+                from_detect_on(&i, &places, opening, &analysis)
             });
             places.registry.cancel_uploads();
             created
@@ -42,7 +42,7 @@ fn main() -> std::process::ExitCode {
 fn from_detect_on(
     i: &CreatorInputs,
     places: &Places,
-    cache: Option<Cache>,
+    opening: ScopedJoinHandle<'_, Result<Option<Cache>, Failure>>,
     analysis: &Analysis,
 ) -> Result<(), Failure> {
     let attempt = |target: Option<&TargetData>| {
@@ -52,6 +52,7 @@ fn from_detect_on(
     let early = analysis.base().map(|target| log::hold(|| attempt(target.as_ref())));
     // What detection has to say comes after what analyze has, if that has not failed.
     let found = analysis.found()?;
+    let cache = opening.join().unwrap_or_else(|_| Err(Failure::failed("opening the cache: a thread panicked")))?;
     log::banner("DETECTING");
     let attempted = match early {
         Some((attempted, held)) => {
@@ -78,5 +79,5 @@ fn from_detect_on(
 
     log::banner("EXPORTING");
     analysis.look_for_layers();
-    steps::export(&i.exporter, &detected.group, &analyzed, &metadata, places, cache)
+    steps::export(&i.exporter, &detected.group, &analyzed, &metadata, places, || Ok(cache))
 }

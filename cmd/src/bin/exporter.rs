@@ -16,9 +16,8 @@ fn main() -> std::process::ExitCode {
             let analyzed = steps::read_analyzed(&i.analyzed).map_err(|failure| steps::unresolved(&failure))?;
             let places = steps::exporter_images(&i, &analyzed, flags)?;
             privileges::become_user(i.user, &[i.cache.dir.as_deref(), i.launch_cache.as_deref()])?;
-            let cache = steps::open_cache(&i.cache, &places, i.api)?;
             let metadata = steps::read_build_metadata(&i.layers)?;
-            steps::export(&i, &group, &analyzed, &metadata, &places, cache)
+            steps::export(&i, &group, &analyzed, &metadata, &places, || steps::open_cache(&i.cache, &places, i.api))
         },
     )
 }

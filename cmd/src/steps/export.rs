@@ -45,14 +45,14 @@ pub fn is_extended(extended: &Path) -> bool {
     entries.is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// Exports image and cache, and writes report.toml.
+/// Exports image and cache, and writes report.toml. The cache is opened while registries answer for the images.
 pub fn export(
     i: &ExporterInputs,
     group: &Group,
     analyzed: &Analyzed,
     metadata: &BuildMetadata,
     places: &Places,
-    cache: Option<Cache>,
+    open_cache: impl FnOnce() -> Result<Option<Cache>, Failure> + Send,
 ) -> Result<(), Failure> {
     let run = read_run_images(&i.run, i.api)?;
     let project = read_project_metadata(&i.project_metadata)?;
@@ -63,8 +63,9 @@ pub fn export(
     };
     let images = &places.images;
     let act = |on_event: &(dyn Fn(Event<'_>) + Sync)| {
+        let open = || Ok(open_cache()?);
         let report =
-            phases::export::export(i, group, analyzed, metadata, &run, &project, images, cache, &lifecycle, on_event);
+            phases::export::export(i, group, analyzed, metadata, &run, &project, images, open, &lifecycle, on_event);
         places.registry.cancel_uploads();
         report
     };

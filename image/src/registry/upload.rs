@@ -24,7 +24,7 @@ use crate::{Blob, BlobSource, Digest, Error, Result};
 const SMALL: u64 = 1 << 20;
 
 /// To ask whether content up to this size is there takes as long as to send it.
-const TINY: usize = 64 << 10;
+const TINY: usize = 256 << 10;
 
 const OCTETS: (&str, &str) = ("content-type", "application/octet-stream");
 

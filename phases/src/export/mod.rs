@@ -38,12 +38,12 @@ use crate::{
 };
 
 /// Makes the app image and saves it under all its names, then the cache. `metadata` is what build left, `run` what the
-/// platform says of run images, `lifecycle` goes into the build label. `on_event` hears how far the layers are, from
-/// several threads.
+/// platform says of run images, `lifecycle` goes into the build label. `open_cache` is called while registries answer for
+/// the images. `on_event` hears how far the layers are, from several threads.
 ///
 /// # Errors
-/// Layers that cannot be made; an image that could not be saved under every name. A cache that cannot be saved is a
-/// warning only.
+/// Layers that cannot be made; an image that could not be saved under every name; what `open_cache` comes to. A cache that
+/// cannot be saved is a warning only.
 #[allow(clippy::too_many_arguments, reason = "each is another file of the contract")]
 pub fn export(
     i: &ExporterInputs,
@@ -53,7 +53,7 @@ pub fn export(
     run: &RunImages,
     project: &ProjectMetadata,
     images: &Images,
-    cache: Option<Cache>,
+    open_cache: impl FnOnce() -> anyhow::Result<Option<Cache>> + Send,
     lifecycle: &LauncherInfo,
     on_event: &(dyn Fn(Event<'_>) + Sync),
 ) -> anyhow::Result<Report> {
@@ -70,11 +70,12 @@ pub fn export(
         planned.extend(layers::plan(i, &dir, &analyzed.metadata, metadata)?);
         Ok(planned)
     };
-    let (sources, planned) = thread::scope(|scope| {
-        let planning = scope.spawn(plan);
-        (Sources::open(i, analyzed, images, run_reference), planning.join())
+    let (cache, sources, planned) = thread::scope(|scope| {
+        let (opening, planning) = (scope.spawn(open_cache), scope.spawn(plan));
+        let sources = Sources::open(i, analyzed, images, run_reference);
+        (opening.join(), sources, planning.join())
     });
-    let (sources, planned) = (sources?, joined(planned)?);
+    let (cache, sources, planned) = (joined(cache)?, sources?, joined(planned)?);
     let taking_base = sources.take_base();
     let cache = cache.and_then(|cache| CacheExport::prepare(i, &dir, cache));
     let launch_cache = i.launch_cache.as_deref().and_then(LaunchCache::open);

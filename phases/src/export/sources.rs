@@ -5,7 +5,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use image::{Destination, Digest, Image, Images, Layer};
 use platform_api::{Analyzed, inputs::ExporterInputs};
 
@@ -31,9 +31,17 @@ impl Sources {
         images: &Images,
         run_reference: &str,
     ) -> anyhow::Result<Self> {
-        let base = open_base(images, run_reference)?
-            .with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
-        let previous = open_previous(images, analyzed.previous_image.as_deref())?;
+        let previous_name = analyzed.previous_image.as_deref().filter(|name| !name.is_empty());
+        let (base, found) = thread::scope(|scope| {
+            let found = scope.spawn(|| previous_name.map(|name| save::find_identified(images, name)));
+            (open_base(images, run_reference), found.join())
+        });
+        let base = base?.with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
+        let Ok(found) = found else { bail!("looking for the previous image: a thread panicked") };
+        let previous = match previous_name.zip(found) {
+            Some((name, found)) => open_previous(images, name, found)?,
+            None => None,
+        };
         let lost = match (images, &previous) {
             (Images::Registry(registry), Some(previous)) => registry.lost_blobs(previous)?,
             _ => Vec::new(),
@@ -96,8 +104,12 @@ fn open_base(images: &Images, reference: &str) -> anyhow::Result<Option<Image>> 
     save::find_patiently(images, reference).with_context(|| format!("create new app image: run image {reference}"))
 }
 
-fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Option<Image>> {
-    let Some(reference) = reference.filter(|r| !r.is_empty()) else { return Ok(None) };
+/// What is said of the previous image, and what comes of looking for it.
+fn open_previous(
+    images: &Images,
+    reference: &str,
+    found: image::Result<Option<Image>>,
+) -> anyhow::Result<Option<Image>> {
     match images {
         Images::Registry(_) => tracing::info!("Reusing layers from image '{reference}'"),
         Images::Layout(_) => {
@@ -106,7 +118,7 @@ fn open_previous(images: &Images, reference: Option<&str>) -> anyhow::Result<Opt
         }
         Images::Daemon(_) => tracing::debug!("Reusing layers from image with id '{reference}'"),
     }
-    match save::find_identified(images, reference) {
+    match found {
         // Whatever became of it since it was analyzed: its layers can be made again.
         Err(image::Error::Corrupt(cause)) => {
             tracing::warn!("Not reusing layers from image '{reference}': {cause}");

@@ -277,7 +277,8 @@ impl World {
         let project = ProjectMetadata::default();
         let lifecycle = LauncherInfo { version: "1.2.3".into(), ..LauncherInfo::default() };
         let (group, images) = (group(), &self.images);
-        phases::export::export(i, &group, analyzed, &metadata, &run, &project, images, cache, &lifecycle, &|_| {})
+        let open = || Ok(cache);
+        phases::export::export(i, &group, analyzed, &metadata, &run, &project, images, open, &lifecycle, &|_| {})
     }
 
     /// The same with nothing built before, and no cache.
