@@ -132,8 +132,15 @@ impl Host {
             return Ok(endpoint.clone());
         }
         let endpoint = retry(&shared.settings, || self.ping(shared))?;
-        *lock(&self.endpoint) = Known::Sure(endpoint.clone());
-        Ok(endpoint)
+        let mut known = lock(&self.endpoint);
+        match &*known {
+            // Another request was asked for more than a ping is.
+            Known::Sure(learnt) if endpoint.challenge == Challenge::None => Ok(learnt.clone()),
+            _ => {
+                *known = Known::Sure(endpoint.clone());
+                Ok(endpoint)
+            }
+        }
     }
 
     /// After a request that was answered: what was assumed is right.

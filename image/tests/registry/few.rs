@@ -134,7 +134,7 @@ fn what_is_probably_new_is_not_asked_for() {
         // As registries that do not mount: an upload begins instead.
         if seen.is("POST", "from=other") { Reply::status(405) } else { Reply::Forward }
     });
-    let (tiny, large) = (noise(11, 1 << 10), noise(12, 100 << 10));
+    let (tiny, large) = (noise(11, 1 << 10), noise(12, 300 << 10));
     let app = name(&front.host(), "app:v1");
     push(&client(), &app, std::slice::from_ref(&large));
     for other in ["base", "other"] {
