@@ -257,7 +257,8 @@ fn a_cache_volume_must_exist() {
         if name == "exporter" {
             call.arg("-launcher").arg(world.path("cnb/launcher")).arg(world.name("app"));
         }
-        run(&mut call).exits(1).says("failed to create").says("no-such");
+        let outcome = run(&mut call).exits(1).says("failed to create").says("no-such");
+        assert!(!outcome.all().contains("failed to export"), "{}", outcome.all());
     }
     // Of two caches the image is taken.
     export_to(&world, "0.12", &["-cache-dir", &world.text("cache"), "-cache-image", &world.name("cache")]);

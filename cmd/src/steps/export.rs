@@ -1,6 +1,6 @@
 //! export
 
-use std::path::Path;
+use std::{path::Path, sync::OnceLock};
 
 use image::Event;
 use phases::cache::Cache;
@@ -62,14 +62,24 @@ pub fn export(
         commit: crate::COMMIT.to_owned(),
     };
     let images = &places.images;
+    let refused = OnceLock::new();
     let act = |on_event: &(dyn Fn(Event<'_>) + Sync)| {
-        let open = || Ok(open_cache()?);
+        let open = || {
+            open_cache().map_err(|failure| {
+                // Set once: it is opened once.
+                let _ = refused.set(failure.clone());
+                failure.into()
+            })
+        };
         let report =
             phases::export::export(i, group, analyzed, metadata, &run, &project, images, open, &lifecycle, on_event);
         places.registry.cancel_uploads();
         report
     };
-    let report = timed("Exporter", || progress::show(act)).map_err(|e| in_phase(ExitCode::Export, "export", &e))?;
+    let exported = timed("Exporter", || progress::show(act));
+    // What is wrong with the cache is not the export's failure.
+    let failure = |e| refused.into_inner().unwrap_or_else(|| in_phase(ExitCode::Export, "export", &e));
+    let report = exported.map_err(failure)?;
     write("report", &i.report, &report.to_toml()).map_err(|failure| Failure::new(ExitCode::Export, failure.text))
 }
 
