@@ -103,21 +103,17 @@ pub(crate) fn strings(strings: &[String]) -> String {
     array(strings.iter().map(|string| quoted(string)))
 }
 
-/// A table that buildpacks filled, its keys sorted.
+/// A table that buildpacks filled; its keys are sorted.
 pub(crate) fn table(table: &toml::Table) -> Fields {
-    let mut keys: Vec<_> = table.iter().collect();
-    keys.sort_unstable_by_key(|(key, _)| *key);
-    keys.into_iter().map(|(key, value)| (key.clone(), node(value))).collect()
+    table.iter().map(|(key, value)| (key.clone(), node(value))).collect()
 }
 
 fn node(value: &Value) -> Node {
-    let tables = |array: &[Value]| array.iter().map(|v| v.as_table().map(table)).collect::<Option<Vec<_>>>();
     match value {
         Value::Table(inner) => Node::Table(table(inner)),
-        Value::Array(array) => match tables(array).filter(|tables| !tables.is_empty()) {
-            Some(tables) => Node::Tables(tables),
-            None => Node::Value(inline(value)),
-        },
+        Value::Array(array) if is_table(value) => {
+            Node::Tables(array.iter().filter_map(Value::as_table).map(table).collect())
+        }
         _ => Node::Value(inline(value)),
     }
 }
@@ -139,6 +135,7 @@ fn inline(value: &Value) -> String {
     }
 }
 
+/// Whether it stands under a head of its own: a table, or several.
 fn is_table(value: &Value) -> bool {
     match value {
         Value::Table(_) => true,

@@ -2,14 +2,14 @@
 
 use std::{
     sync::Once,
-    thread::{self, JoinHandle},
+    thread::{self, JoinHandle, ScopedJoinHandle},
 };
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use image::{Destination, Digest, Image, Images, Layer};
 use platform_api::{Analyzed, inputs::ExporterInputs};
 
-use super::save;
+use super::{joined, save};
 
 /// Where layers come from and go to.
 pub(super) struct Sources {
@@ -33,13 +33,12 @@ impl Sources {
     ) -> anyhow::Result<Self> {
         let previous_name = analyzed.previous_image.as_deref().filter(|name| !name.is_empty());
         let (base, found) = thread::scope(|scope| {
-            let found = scope.spawn(|| previous_name.map(|name| save::find_identified(images, name)));
-            (open_base(images, run_reference), found.join())
+            let looking = previous_name.map(|name| scope.spawn(move || save::find_identified(images, name)));
+            (open_base(images, run_reference), looking.map(ScopedJoinHandle::join))
         });
         let base = base?.with_context(|| format!("failed to access run image: image {run_reference} not found"))?;
-        let Ok(found) = found else { bail!("looking for the previous image: a thread panicked") };
         let previous = match previous_name.zip(found) {
-            Some((name, found)) => open_previous(images, name, found)?,
+            Some((name, found)) => open_previous(images, name, joined(found.map(Ok))?)?,
             None => None,
         };
         let lost = match (images, &previous) {
