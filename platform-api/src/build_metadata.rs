@@ -3,19 +3,14 @@
 //! The file is part of the image, so its bytes depend on the build's result alone. Spec: platform.md,
 //! "metadata.toml".
 
-use std::path::PathBuf;
-
 use buildpack_api::{BomEntry, Label, ParseError, Process, ProcessType, Slice, parse_toml};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     BuildLabel, GroupEntry, LauncherInfo, PlatformApi,
-    group::EntryKeys,
+    build_metadata_keys::{BomKeys, EVERY_EXEC_ENV, FileKeys, ProcessKeys},
     metadata_text::{self, Fields, Node, array, quoted, quoted_command, strings},
 };
-
-/// A process for every execution environment.
-const EVERY_EXEC_ENV: &str = "*";
 
 /// What the build came to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -152,90 +147,6 @@ impl Command {
         let (program, words) = process.command.split_first().map_or((String::new(), &[][..]), |(p, w)| (p.clone(), w));
         (Self::Program(program), Some([words, process.args()].concat()))
     }
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct FileKeys {
-    buildpack_default_process_type: Option<String>,
-    #[serde(default)]
-    bom: Vec<BomKeys>,
-    #[serde(default)]
-    buildpacks: Vec<EntryKeys>,
-    #[serde(default)]
-    extensions: Vec<EntryKeys>,
-    #[serde(default)]
-    labels: Vec<Label>,
-    #[serde(default)]
-    processes: Vec<ProcessKeys>,
-    #[serde(default)]
-    slices: Vec<Slice>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "kebab-case")]
-struct ProcessKeys {
-    r#type: String,
-    command: Command,
-    args: Option<Vec<String>>,
-    #[serde(default)]
-    direct: bool,
-    #[serde(default)]
-    buildpack_id: String,
-    working_dir: Option<PathBuf>,
-    #[serde(default)]
-    exec_env: Vec<String>,
-}
-
-impl ProcessKeys {
-    fn into_process(self) -> (Process, String) {
-        let process = Process {
-            r#type: ProcessType::new(self.r#type),
-            command: match self.command {
-                Command::Program(program) => vec![program],
-                Command::Words(words) => words,
-            },
-            args: self.args,
-            direct: self.direct,
-            default: false,
-            working_dir: self.working_dir.filter(|dir| !dir.as_os_str().is_empty()),
-            exec_env: if self.exec_env.iter().any(|env| env == EVERY_EXEC_ENV) { Vec::new() } else { self.exec_env },
-        };
-        (process, self.buildpack_id)
-    }
-}
-
-/// A legacy bill of materials' entry with its owner.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct BomKeys {
-    name: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    metadata: Option<toml::Table>,
-    #[serde(default)]
-    buildpack: BomOwner,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-struct BomOwner {
-    #[serde(default)]
-    id: String,
-    #[serde(default)]
-    version: String,
-}
-
-impl BomKeys {
-    fn into_entry(self) -> (BomEntry, (String, String)) {
-        (BomEntry { name: self.name, metadata: self.metadata }, (self.buildpack.id, self.buildpack.version))
-    }
-}
-
-pub(crate) fn bom_keys(bom: &[(BomEntry, (String, String))]) -> Vec<BomKeys> {
-    let keys = |(entry, (id, version)): &(BomEntry, (String, String))| BomKeys {
-        name: entry.name.clone(),
-        metadata: entry.metadata.clone(),
-        buildpack: BomOwner { id: id.clone(), version: version.clone() },
-    };
-    bom.iter().map(keys).collect()
 }
 
 #[cfg(test)]

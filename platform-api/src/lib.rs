@@ -9,6 +9,7 @@ mod analyzed;
 mod analyzed_keys;
 mod build_label;
 mod build_metadata;
+mod build_metadata_keys;
 mod data;
 mod executable;
 mod exit;

@@ -4,7 +4,7 @@ use buildpack_api::BomEntry;
 use serde::Serialize;
 
 use crate::{
-    build_metadata::{BomKeys, bom_keys},
+    build_metadata_keys::{BomKeys, bom_keys},
     print::to_toml,
 };
 

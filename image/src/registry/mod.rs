@@ -27,6 +27,7 @@ mod raw;
 mod repository;
 mod sessions;
 mod settings;
+mod target;
 mod tls;
 mod token;
 mod trust;
